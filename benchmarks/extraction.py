@@ -2,10 +2,11 @@
 
     python benchmarks/extraction.py PHOTOS [--images 96] [--rounds 3] [--network vgg16]
 
-The seed's loop takes one image at a time, decodes and forwards in turn and keeps the layer's
-output through a hook. Extraction is the worker of this project as an actor runs it: decoding
-ahead in threads, batches of 32, channels last, a Parquet shard and channel statistics a layer.
-Weights are random: they do not matter for speed. Predictions are off on both sides.
+The seed's loop, in a process of its own, takes one image at a time, decodes and forwards in turn
+and keeps the layer's output through a hook. Extraction is the worker of this project as an actor
+runs it: decoding ahead in threads, batches of 32, channels last, a Parquet shard and channel
+statistics a layer. Weights are random: they do not matter for speed. Predictions are off on both
+sides.
 
 Predicted: on two cores SqueezeNet (45 images/s in the seed's loop) gains little, since its forward
 keeps both cores busy and decoding is a small part; VGG16 to pool5 gains from channels last (3.3 to
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from apart import apart
 from PIL import Image
 from torchvision import models
 from torchvision.transforms import v2
@@ -157,7 +159,7 @@ def main() -> None:
         print(f"{name} to {layer}, {len(paths)} images, {THREADS} threads")
         ours = extraction(name, layer, parsed.photos, len(paths))
         sides = {
-            "the seed's loop": seed_loop(name, layer, paths),
+            "the seed's loop": apart(seed_loop, name, layer, paths),
             "extraction": ours,
             "extraction without statistics": without_statistics(ours),
         }

@@ -13,17 +13,20 @@ environment. Run on a quiet machine; ``OMP_NUM_THREADS`` decides the cores.
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import venv
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
+from apart import apart
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -31,9 +34,10 @@ from cnnvis_ray.config import Maximize
 from cnnvis_ray.maximization import Picture, Setting, maximize_channels
 from cnnvis_ray.maximization.ascent import Slope, ascend
 from cnnvis_ray.maximization.batches import Climber, draw, measure, take_aim
+from cnnvis_ray.maximization.cutting import Cut, cut_after
 from cnnvis_ray.maximization.maximizing import climbing
 from cnnvis_ray.maximization.randomness import Origin
-from cnnvis_ray.network import Layer, Preprocess, trace_layers
+from cnnvis_ray.network import Layer, Preprocess, prepare_device, trace_layers
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("CNNVIS_SHARED", ROOT.parent / "shared"))
@@ -91,17 +95,18 @@ def setting(device: str = "cpu") -> Setting:
     return Setting(MEAN, STD, 224, device=device)
 
 
-def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """Time some work: the best of several runs, after one to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return min(times)
+def medians(*works: Callable[[], object], repeats: int = 5) -> list[float]:
+    """Time pieces of work in turn, after one round to warm up: the median seconds of each."""
+    times: list[list[float]] = [[] for _ in works]
+    for repeat in range(repeats + 1):
+        for work, own in zip(works, times, strict=True):
+            started = time.perf_counter()
+            work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if repeat:
+                own.append(time.perf_counter() - started)
+    return [statistics.median(own) for own in times]
 
 
 def batch_of(slope: Slope, layer: Layer, size: int, device: str) -> tuple[Tensor, Tensor | None]:
@@ -110,35 +115,52 @@ def batch_of(slope: Slope, layer: Layer, size: int, device: str) -> tuple[Tensor
     return draw(slope, setting(device), climbers)
 
 
-def bare_seconds(slope: Slope, images: Tensor, channels: Tensor) -> float:
-    """Time one forward and backward pass of the cut network alone, an image."""
+def bare(
+    cut: Cut, slope: Slope, images: Tensor, channels: Tensor, steps: int
+) -> Callable[[], None]:
+    """Make forward and backward passes of the cut network alone, in the loop's precision."""
 
-    def both() -> tuple[Tensor, ...]:
-        inputs = images.detach().requires_grad_()
-        own = slope.cut(inputs)[range(len(inputs)), channels]
-        return torch.autograd.grad(own.sum(), inputs)
+    def run() -> None:
+        with torch.autocast(
+            images.device.type, slope.precision, enabled=slope.precision != torch.float32
+        ):
+            for _ in range(steps):
+                inputs = images.detach().requires_grad_()
+                own = cut(inputs)[range(len(inputs)), channels]
+                torch.autograd.grad(own.sum(), inputs)
 
-    return seconds(lambda: [both() for _ in range(5)]) / 5 / len(images)
+    return run
 
 
 def loop_seconds(
-    module: nn.Module, layer: Layer, recipe: Maximize, device: str = "cpu"
-) -> tuple[float, float]:
-    """Time an image and step of the loop, and of the cut network alone in the same precision."""
+    module: nn.Module,
+    layer: Layer,
+    recipe: Maximize,
+    device: str = "cpu",
+    *others: Callable[[], object],
+) -> list[float]:
+    """Time an image and step of the loop, of the cut network alone, and other work beside them."""
     size = recipe.batch_size
-    with climbing(module, layer, recipe, setting(device)) as slope:
+    plain = deepcopy(module)  # the loop's own may have its order changed (reordering)
+    with (
+        climbing(module, layer, recipe, setting(device)) as slope,
+        cut_after(plain, layer) as cut,
+    ):
         starts, placements = batch_of(slope, layer, size, device)
         aim = take_aim(
             slope,
             [Climber(Origin(0, layer.name, n % layer.channels, 0, 0), None) for n in range(size)],
             device,
         )
-        loop = seconds(lambda: ascend(slope, starts, placements, aim)) / recipe.steps / size
         images = torch.randn(size, 3, *slope.window, device=device)
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, slope.precision, enabled=slope.precision != torch.float32):
-            bare = bare_seconds(slope, images, aim.channels)
-    return loop, bare
+        own, alone, *rest = medians(
+            lambda: ascend(slope, starts, placements, aim),
+            bare(cut, slope, images, aim.channels, recipe.steps),
+            *others,
+        )
+    share = recipe.steps * size
+    return [own / share, alone / share, *rest]
 
 
 def head(*columns: str) -> None:
@@ -160,10 +182,11 @@ def loop() -> None:
         times = {}
         for size in (4, 8, 16, 32):
             recipe = Maximize(batch_size=size, steps=16, redirect_steps=0)
-            times[size] = loop_seconds(module, find(module, name), recipe)
-        best = min(bare for _, bare in times.values())
-        for size, (own, bare) in times.items():
-            row(name, size, f"{bare * 1e3:.2f}", f"{own * 1e3:.2f}", f"{own / best:.2f}")
+            own, alone = loop_seconds(module, find(module, name), recipe)
+            times[size] = alone, own
+        best = min(alone for alone, _ in times.values())
+        for size, (alone, own) in times.items():
+            row(name, size, f"{alone * 1e3:.2f}", f"{own * 1e3:.2f}", f"{own / best:.2f}")
 
 
 def make_lucent() -> Path:
@@ -235,41 +258,43 @@ def speed(num_channels: int) -> None:
             row(number, size, *times)
 
 
-def seed_seconds(module: nn.Module, layer: Layer, size: int, steps: int) -> float:
-    """Time a step of the seed's loop: one image, the whole network, a hook, nothing frozen."""
-    module.requires_grad_(True)
-    seen: list[Tensor] = []
-    hook = module.get_submodule(layer.name).register_forward_hook(
-        lambda _, __, out: seen.append(out)
-    )
-    image = torch.empty(1, 3, size, size).uniform_(-0.5, 0.5).requires_grad_()
-    optimizer = torch.optim.Adam([image], lr=0.01)
-    started = time.perf_counter()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        seen.clear()
-        module(image)
-        maps = seen[0][0, 0]
-        target = torch.full_like(maps, maps.detach().max().item() ** 2)
-        torch.autograd.backward(nn.functional.mse_loss(maps, target))
-        optimizer.step()
-    spent = time.perf_counter() - started
-    hook.remove()
-    module.requires_grad_(False)
-    return spent / steps
+def seed_loop(name: str, size: int, steps: int) -> Callable[[], None]:
+    """Make the seed's loop: one image, the whole network, a hook, nothing frozen."""
+    module = torchvision.models.vgg16().eval()
+
+    def run() -> None:
+        seen: list[Tensor] = []
+        hook = module.get_submodule(name).register_forward_hook(
+            lambda _, __, out: seen.append(out)
+        )
+        image = torch.empty(1, 3, size, size).uniform_(-0.5, 0.5).requires_grad_()
+        optimizer = torch.optim.Adam([image], lr=0.01)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            seen.clear()
+            module(image)
+            maps = seen[0][0, 0]
+            target = torch.full_like(maps, maps.detach().max().item() ** 2)
+            torch.autograd.backward(nn.functional.mse_loss(maps, target))
+            optimizer.step()
+        hook.remove()
+
+    return run
 
 
 def seed() -> None:
-    """Print the seed's loop on VGG16 (random weights) against ours at equal steps."""
+    """Print the seed's loop on VGG16 (random weights) against its recipe here at equal steps."""
     torch.manual_seed(0)
-    plain, own = torchvision.models.vgg16().eval(), frozen(torchvision.models.vgg16())
+    own = frozen(torchvision.models.vgg16())
     head("layer", "size", "the seed's, ms a step", "its recipe here", "shorter")
+    steps = 5
     for name, size in SEED_SIZES.items():
         layer = find(own, name)
-        theirs = min(seed_seconds(plain, layer, size, 5) for _ in range(3))
-        recipe = Maximize.model_validate({**SEED_RECIPE, "size": size, "steps": 5})
-        spent, _ = loop_seconds(own, layer, recipe)
-        times = f"{theirs * 1e3:.1f}", f"{spent * 1e3:.1f}", f"{theirs / spent:.1f}x"
+        recipe = Maximize.model_validate({**SEED_RECIPE, "size": size, "steps": steps})
+        theirs = apart(seed_loop, name, size, steps)
+        spent, _, other = loop_seconds(own, layer, recipe, "cpu", theirs)
+        other /= steps
+        times = f"{other * 1e3:.1f}", f"{spent * 1e3:.1f}", f"{other / spent:.1f}x"
         row(name, size, *times)
 
 
@@ -318,10 +343,10 @@ def gpu(batch: int) -> None:
     head("layer", "channels a second", "share of bare forward and backward")
     for name in names:
         layer = find(module, name)
-        own, bare = loop_seconds(module, layer, Maximize(batch_size=batch), device)
-        row(name, f"{1 / (own * 128):.1f}", f"{bare / own:.0%}")
+        own, alone = loop_seconds(module, layer, Maximize(batch_size=batch), device)
+        row(name, f"{1 / (own * 128):.1f}", f"{alone / own:.0%}")
         total += own * 128 * layer.channels
-        bare_total += bare * 128 * layer.channels
+        bare_total += alone * 128 * layer.channels
         num_channels += layer.channels
     row(f"all {num_channels}", f"{num_channels / total:.1f}", f"{bare_total / total:.0%}")
     print(f"{total:.0f} s for all")
@@ -339,6 +364,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--precision", default="auto", help="transfer: of the climb")
     parser.add_argument("--batch", type=int, default=16, help="gpu: channels at a time")
     given = parser.parse_args(arguments)
+    prepare_device("cuda:0" if torch.cuda.is_available() else "cpu", torch.get_num_threads())
     measurements: dict[str, Callable[[], None]] = {
         "speed": lambda: speed(given.channels),
         "loop": loop,

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
 
-from cnnvis_ray.errors import CnnvisError, ImageRejectedError
+from cnnvis_ray.errors import ImageRejectedError
 from cnnvis_ray.explanation import schemas
 from cnnvis_ray.explanation.aims import Aimed
 from cnnvis_ray.explanation.crops import Fitted, crop_row
@@ -28,7 +27,7 @@ from cnnvis_ray.explanation.tasks import (
 from cnnvis_ray.images import prepared
 from cnnvis_ray.ledger import Marker, commit
 from cnnvis_ray.ledger.units import SLOTS
-from cnnvis_ray.network import build_module
+from cnnvis_ray.network import build_module, prepare_device
 from cnnvis_ray.storage import ShardFile, Store, write_bytes, write_table
 
 Task = HeatTask | CropTask
@@ -38,12 +37,7 @@ class Explainer:
     """Explains images with one network on one device."""
 
     def __init__(self, setup: ExplanationSetup, device: str, threads: int) -> None:
-        if device != "cpu" and not torch.cuda.is_available():
-            raise CnnvisError(
-                f"this worker was given {device}, but torch finds no usable GPU there; set "
-                "cluster.gpus_per_worker to 0 for CPUs"
-            )
-        torch.set_num_threads(threads)
+        prepare_device(device, threads)
         self.setup = setup
         self.device = device
         self.threads = threads

@@ -29,6 +29,7 @@ from cnnvis_ray.network import (
     build_module,
     capture,
     make_pooling,
+    prepare_device,
     top_predictions,
 )
 from cnnvis_ray.storage import ShardFile, ShardWriter, Store, shard_writer, write_table
@@ -43,12 +44,7 @@ class Extractor:
     """Extracts units with one network on one device."""
 
     def __init__(self, setup: ExtractionSetup, device: str, threads: int) -> None:
-        if device != "cpu" and not torch.cuda.is_available():
-            raise CnnvisError(
-                f"this worker was given {device}, but torch finds no usable GPU there; set "
-                "cluster.gpus_per_worker to 0 for CPUs"
-            )
-        torch.set_num_threads(threads)
+        prepare_device(device, threads)
         self.setup = setup
         self.device = device
         self.threads = threads

@@ -17,7 +17,7 @@ from cnnvis_ray.maximization.cutting import Cut
 from cnnvis_ray.maximization.objectives import Aim, Objective, own_maps
 from cnnvis_ray.maximization.parametrizations import Canvas, Parametrization
 from cnnvis_ray.maximization.redirection import Redirection
-from cnnvis_ray.maximization.transforms import FILL, place
+from cnnvis_ray.maximization.transforms import View, place, view_of
 
 TILE_IMAGES = 16  # at 128 px the fastest on two cores: 4.95 ms an image, 5.66 at 4 (features.10)
 TILE_PIXELS = TILE_IMAGES * 128**2  # bounds memory: at 512 px one image at a time
@@ -105,16 +105,17 @@ def ascend(slope: Slope, start: Tensor, placements: Tensor | None, aim: Aim) -> 
     parameters = start.clone().requires_grad_()
     optimizer = make_optimizer(recipe, parameters)
     trail = Trail(recipe.steps, start)
+    views = None if placements is None else view_of(placements, slope.canvas.size, slope.window)
     for step in range(recipe.steps):
-        placed = None if placements is None else placements[step]
-        values, peaks, gradient = climb(slope, parameters, placed, aim)
+        view = None if views is None else views.at(step)
+        values, peaks, gradient = climb(slope, parameters, view, aim)
         trail.record(step, values, peaks)
         early = step < recipe.redirect_steps
         if early or step % LOOK_EVERY == 0:
             still = trail.feel(gradient)
             if early and bool(still.any()):
                 with Redirection():
-                    _, _, redirected = climb(slope, parameters, placed, aim)
+                    _, _, redirected = climb(slope, parameters, view, aim)
                 gradient = trail.redirect(still, gradient, redirected)
         parameters.grad = gradient.contiguous()  # fused Adam wants it laid out as the parameters
         optimizer.step()
@@ -172,7 +173,7 @@ def any_of(values: Tensor) -> Tensor:
 
 
 def climb(
-    slope: Slope, parameters: Tensor, placements: Tensor | None, aim: Aim
+    slope: Slope, parameters: Tensor, view: View | None, aim: Aim
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Look for the way up.
 
@@ -182,10 +183,11 @@ def climb(
         ``[batch]`` the objective, ``[batch]`` the largest activation of each own map, and the
         gradient of minus the objective, of the parameters' shape.
     """
-    inputs = slope.normalize(slope.parametrization.image(parameters))
-    if placements is not None:
-        grey = slope.normalize(torch.full_like(slope.mean, FILL))
-        inputs = place(inputs, placements, slope.window, grey)
+    images = slope.parametrization.image(parameters)
+    if view is None:
+        inputs = slope.normalize(images)
+    else:
+        inputs = place(images, view, slope.mean, slope.std)
     activation = activate(slope, inputs)
     values = slope.objective(activation, aim)
     loss = -torch.where(values.isfinite(), values, 0.0).sum()

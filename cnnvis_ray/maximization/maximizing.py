@@ -21,6 +21,7 @@ from cnnvis_ray.maximization.objectives import build_objective
 from cnnvis_ray.maximization.parametrizations import PARAMETRIZATIONS, Canvas
 from cnnvis_ray.maximization.randomness import Origin
 from cnnvis_ray.maximization.records import Picture, Setting
+from cnnvis_ray.maximization.reordering import pooled_first
 from cnnvis_ray.maximization.sanitizing import without_nan
 from cnnvis_ray.maximization.transforms import resolve_transforms, window_size
 from cnnvis_ray.network.layers.table import Layer
@@ -89,6 +90,8 @@ def climbing(
     with ExitStack() as cuts:
         cuts.enter_context(torch.backends.cudnn.flags(True, deterministic=True, allow_tf32=False))
         judge = cuts.enter_context(cut_after(module, layer, in_place))
+        if not in_place:
+            cuts.enter_context(pooled_first(usable, layer))
         own = usable is not module
         cut = cuts.enter_context(cut_after(usable, layer, in_place)) if own else judge
         yield Slope(

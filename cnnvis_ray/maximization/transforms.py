@@ -9,6 +9,7 @@ What the network needs of an image (mean, deviation) is preprocess, not a transf
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -111,69 +112,91 @@ def draw_placements(
     return np.concatenate([matrix, (shift / half_picture)[:, :, None]], 2).astype(np.float32)
 
 
-def place(
-    images: Tensor, placements: Tensor, window: tuple[int, int], fill: float | Tensor = FILL
-) -> Tensor:
-    """Look at each image through its own window.
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where the windows of a batch lie on its pictures.
+
+    Attributes:
+        there: ``[..., batch, 2, 3]``: from window to picture, from `draw_placements`.
+        back: ``[..., batch, 2, 3]``: from picture to window.
+        density: ``[..., batch]``: pixels of a window for one pixel of the picture.
+        size: height and width of the pictures, pixels.
+        window: height and width that the network sees, pixels.
+    """
+
+    there: Tensor
+    back: Tensor
+    density: Tensor
+    size: tuple[int, int]
+    window: tuple[int, int]
+
+    def at(self, step: int) -> "View":
+        """Give one step of all."""
+        return replace(
+            self, there=self.there[step], back=self.back[step], density=self.density[step]
+        )
+
+
+def view_of(there: Tensor, size: tuple[int, int], window: tuple[int, int]) -> View:
+    """Turn matrices round by Cramer's rule, which, unlike a solver, never waits for a GPU."""
+    (a, b, x), (c, d, y) = (row.unbind(-1) for row in there.unbind(-2))
+    determinant = a * d - b * c
+    rows = [torch.stack([d, -b, b * y - d * x], -1), torch.stack([-c, a, c * x - a * y], -1)]
+    back = torch.stack(rows, -2) / determinant[..., None, None]
+    pixels = window[0] * window[1] / (size[0] * size[1])
+    return View(there, back, pixels / determinant.abs(), size, window)
+
+
+def place(images: Tensor, view: View, mean: Tensor, std: Tensor) -> Tensor:
+    """Look at each image through its own window, as the network takes it.
 
     Args:
-        images: ``[batch, colour, height, width]``.
-        placements: ``[batch, 2, 3]``, one step of `draw_placements`.
-        window: height and width that the network sees, pixels.
-        fill: what grey is in the images' values; ``[colour, 1, 1]`` where colours differ.
+        images: ``[batch, colour, height, width]`` in [0, 1].
+        view: one step.
+        mean: ``[colour, 1, 1]``, which the network's preprocess subtracts.
+        std: ``[colour, 1, 1]``, by which it divides.
 
     Returns:
-        ``[batch, colour, *window]``; grey where a window reaches over the edge.
+        ``[batch, colour, *window]``, normalized, channels last; grey where a window reaches over
+        the edge.
     """
-    moved: Tensor = _Sampling.apply(images - fill, placements, window)
-    return moved + fill
+    seen: Tensor = _Seeing.apply(images, view, mean, std)
+    return seen
 
 
-class _Sampling(torch.autograd.Function):
-    """Bilinear sampling whose gradient is sampled back through the inverse matrix.
+class _Seeing(torch.autograd.Function):
+    """Bilinear sampling and normalization, whose gradient is sampled back by the inverse matrix.
 
-    torch's own gradient scatters: on a GPU in no fixed order, so that no two runs agree to the
-    byte, and on a CPU in four times the time. Both smooth a gradient over the same pixels; they
-    are equal where the matrix only shifts by whole pixels.
+    torch's own gradient of sampling scatters: on a GPU in no fixed order, so that no two runs
+    agree to the byte, and on a CPU in four times the time. Both smooth a gradient over the same
+    pixels; they are equal where the matrix only shifts by whole pixels. Normalization is in here
+    since each pass over the images costs 0.4 % of a step (squeezenet1_1, features.10), forward
+    and back.
     """
 
     @staticmethod
     def forward(
         ctx: torch.autograd.function.FunctionCtx,
         images: Tensor,
-        placements: Tensor,
-        window: tuple[int, int],
+        view: View,
+        mean: Tensor,
+        std: Tensor,
     ) -> Tensor:
         """Sample images at the places of the window's pixels."""
-        ctx.save_for_backward(placements)
-        ctx.size = (images.shape[2], images.shape[3])  # type: ignore[attr-defined]
-        return sample(images, placements, window)
+        ctx.view, ctx.std = view, std  # type: ignore[attr-defined]
+        moved = sample(images - FILL, view.there, view.window)
+        seen = torch.empty_like(moved, memory_format=torch.channels_last)
+        return torch.addcmul((FILL - mean) / std, moved, 1 / std, out=seen)
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor
-    ) -> tuple[Tensor, None, None]:
+    ) -> tuple[Tensor, None, None, None]:
         """Sample the gradient at the places of the images' pixels."""
-        (placements,) = ctx.saved_tensors  # type: ignore[attr-defined]
         (gradient,) = gradients
-        height, width = ctx.size  # type: ignore[attr-defined]
-        inverse, growth = invert(placements)
-        pixels = gradient.shape[2] * gradient.shape[3] / (height * width)
-        density = pixels / growth.view(-1, 1, 1, 1)
-        return sample(gradient, inverse, (height, width)) * density, None, None
-
-
-def invert(placements: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn matrices round by Cramer's rule, which, unlike a solver, never waits for a GPU.
-
-    Returns:
-        ``[batch, 2, 3]`` from picture to window, and ``[batch]``, how much a window grows on its
-        way to the picture (in the coordinates of ``affine_grid``).
-    """
-    (a, b, x), (c, d, y) = (row.unbind(1) for row in placements.unbind(1))
-    determinant = a * d - b * c
-    rows = [torch.stack([d, -b, b * y - d * x], 1), torch.stack([-c, a, c * x - a * y], 1)]
-    return torch.stack(rows, 1) / determinant[:, None, None], determinant.abs()
+        view, std = ctx.view, ctx.std  # type: ignore[attr-defined]
+        share = view.density[:, None, None, None] / std
+        return sample(gradient, view.back, view.size).mul_(share), None, None, None
 
 
 def sample(images: Tensor, placements: Tensor, window: tuple[int, int]) -> Tensor:
@@ -188,7 +211,10 @@ def sample(images: Tensor, placements: Tensor, window: tuple[int, int]) -> Tenso
 
 
 def where(placements: Tensor, window: tuple[int, int]) -> Tensor:
-    """Find the place of each of the window's pixels, as `affine_grid` does, in half the time.
+    """Find the place of each of the window's pixels, as `affine_grid` does.
+
+    A place is one complex number here: so one addition, and one that vectorizes, makes the grid
+    (0.09 ms for 16 windows of 128 px; 0.26 with a last axis of two, 0.6 by `affine_grid`).
 
     Returns:
         ``[batch, *window, 2]``, column first, from -1 to 1 between the edges of the image.
@@ -196,5 +222,7 @@ def where(placements: Tensor, window: tuple[int, int]) -> Tensor:
     rows, columns = (
         (2 * torch.arange(side, device=placements.device) + 1) / side - 1 for side in window
     )
-    across, down, shift = placements[:, None, None].unbind(4)
-    return across * columns[:, None] + (down * rows[:, None, None] + shift)
+    across, down, shift = (one.unsqueeze(1) for one in placements.unbind(2))
+    row = torch.view_as_complex(down * rows[:, None] + shift)
+    column = torch.view_as_complex(across * columns[:, None])
+    return torch.view_as_real(row[:, :, None] + column[:, None, :])

@@ -8,6 +8,7 @@ from cnnvis_ray.network.activations.responses import (
     channel_responses,
     places,
 )
+from cnnvis_ray.network.device import prepare_device
 from cnnvis_ray.network.layers.coverage import check_coverage, covers_head
 from cnnvis_ray.network.layers.listing import format_table
 from cnnvis_ray.network.layers.table import Layer, LayerTable, trace_layers
@@ -39,6 +40,7 @@ __all__ = [
     "from_values",
     "make_pooling",
     "places",
+    "prepare_device",
     "resolve_network",
     "skeleton",
     "top_predictions",

@@ -11,15 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
 
 from cnnvis_ray.config import Maximize
-from cnnvis_ray.errors import CnnvisError, ImageRejectedError
+from cnnvis_ray.errors import ImageRejectedError
 from cnnvis_ray.images import Source, decode
 from cnnvis_ray.ledger import ChannelUnit, Marker, Pass, commit
 from cnnvis_ray.maximization import Evidence, Picture, Setting, StartImage, maximize_channels
-from cnnvis_ray.network import Layer, ResolvedNetwork, build_module
+from cnnvis_ray.network import Layer, ResolvedNetwork, build_module, prepare_device
 from cnnvis_ray.storage import ShardFile, Store, write_table
 
 PICTURES = pa.schema(
@@ -101,12 +100,7 @@ class Maximizer:
     """Makes pictures with one network on one device."""
 
     def __init__(self, setup: MaximizerSetup, device: str, threads: int) -> None:
-        if device != "cpu" and not torch.cuda.is_available():
-            raise CnnvisError(
-                f"this worker was given {device}, but torch finds no usable GPU there; set "
-                "cluster.gpus_per_worker to 0 for CPUs"
-            )
-        torch.set_num_threads(threads)
+        prepare_device(device, threads)
         self.setup = setup
         self.store = Store(setup.run_dir)
         self.module = build_module(setup.network, device)

@@ -8,9 +8,11 @@ from torch.nn import functional
 from cnnvis_ray.config.maximization import Maximize, TransformValues
 from cnnvis_ray.maximization.transforms import (
     FILL,
+    Placements,
     draw_placements,
     place,
     resolve_transforms,
+    view_of,
     window_size,
 )
 
@@ -23,7 +25,14 @@ def placed(values: TransformValues, given: torch.Tensor, seed: int = 0) -> torch
     size = (given.shape[2], given.shape[3])
     random = np.random.default_rng(seed)
     steps = [draw_placements(random, values, size, 1)[0] for _ in given]
-    return place(given, torch.from_numpy(np.stack(steps)), window_size(size, values))
+    return look(given, np.stack(steps), window_size(size, values))
+
+
+def look(given: torch.Tensor, placements: Placements, window: tuple[int, int]) -> torch.Tensor:
+    """Look through windows as a network that normalizes nothing."""
+    size = (given.shape[2], given.shape[3])
+    view = view_of(torch.from_numpy(placements), size, window)
+    return place(given, view, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
 
 
 def test_nothing_asked_changes_nothing() -> None:
@@ -59,7 +68,7 @@ def test_rotation_of_a_right_angle() -> None:
     turns = placements[:, 0, 0] ** 2 + placements[:, 0, 1] ** 2
     np.testing.assert_allclose(turns, 1, atol=1e-5)
     quarter = placements[np.abs(placements[:, 0, 0]) < 1e-6][:1]
-    turned = place(square, torch.from_numpy(quarter), (16, 16))
+    turned = look(square, quarter, (16, 16))
     wanted = [torch.rot90(square, turns, (2, 3)) for turns in (1, 3)]
     assert min(float((turned - w).abs().max()) for w in wanted) < 1e-4
 
@@ -76,14 +85,12 @@ def test_scale_above_one_shows_less_of_the_picture() -> None:
 def test_no_image_depends_on_its_neighbours(other: int) -> None:
     values = TransformValues(pad=6, jitter=(8, 4), scale=(0.9, 1.1), rotate=10)
     given = images()
-    placements = torch.from_numpy(
-        np.stack(
-            [draw_placements(np.random.default_rng(i), values, (20, 24), 1)[0] for i in range(3)]
-        )
+    placements = np.stack(
+        [draw_placements(np.random.default_rng(i), values, (20, 24), 1)[0] for i in range(3)]
     )
-    whole = place(given, placements, (20, 24))
+    whole = look(given, placements, (20, 24))
     given[other] = 0.0
-    assert torch.equal(place(given, placements, (20, 24))[2], whole[2])
+    assert torch.equal(look(given, placements, (20, 24))[2], whole[2])
 
 
 def test_half_of_the_views_are_mirrored() -> None:
@@ -92,7 +99,7 @@ def test_half_of_the_views_are_mirrored() -> None:
     mirrored = placements[:, 0, 0] < 0
     assert 0.4 < mirrored.mean() < 0.6
     given = images(1)
-    view = place(given, torch.from_numpy(placements[mirrored][:1]), (20, 24))
+    view = look(given, placements[mirrored][:1], (20, 24))
     torch.testing.assert_close(view, given.flip(3))
 
 
@@ -113,10 +120,12 @@ def test_the_gradient_is_that_of_the_sampling_where_it_only_shifts() -> None:
     given = images().requires_grad_()
     values = TransformValues(pad=6, jitter=(8, 4))
     random = np.random.default_rng(0)
-    placements = torch.from_numpy(draw_placements(random, values, (20, 24), 3))
+    placements = draw_placements(random, values, (20, 24), 3)
     pull = torch.rand(3, 3, 20, 24, generator=torch.manual_seed(1))
-    (own,) = torch.autograd.grad((place(given, placements, (20, 24)) * pull).sum(), given)
-    grid = functional.affine_grid(placements, [3, 3, 20, 24], align_corners=False)
+    (own,) = torch.autograd.grad((look(given, placements, (20, 24)) * pull).sum(), given)
+    grid = functional.affine_grid(
+        torch.from_numpy(placements), [3, 3, 20, 24], align_corners=False
+    )
     sampled = functional.grid_sample(given, grid, align_corners=False)
     (wanted,) = torch.autograd.grad((sampled * pull).sum(), given)
     torch.testing.assert_close(own, wanted, atol=1e-4, rtol=1e-4)
@@ -126,11 +135,13 @@ def test_the_gradient_is_near_that_of_the_sampling_otherwise() -> None:
     given = images(3, 40, 40).requires_grad_()
     random = np.random.default_rng(0)
     values = TransformValues(pad=6, jitter=(8, 4), scale=(0.9, 1.1), rotate=10)
-    placements = torch.from_numpy(draw_placements(random, values, (40, 40), 3))
+    placements = draw_placements(random, values, (40, 40), 3)
     rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
     pull = (torch.sin(rows / 3) * torch.cos(columns / 4)).expand(3, 3, -1, -1)
-    (own,) = torch.autograd.grad((place(given, placements, (40, 40)) * pull).sum(), given)
-    grid = functional.affine_grid(placements, [3, 3, 40, 40], align_corners=False)
+    (own,) = torch.autograd.grad((look(given, placements, (40, 40)) * pull).sum(), given)
+    grid = functional.affine_grid(
+        torch.from_numpy(placements), [3, 3, 40, 40], align_corners=False
+    )
     sampled = functional.grid_sample(given, grid, align_corners=False)
     (wanted,) = torch.autograd.grad((sampled * pull).sum(), given)
     inside = (slice(None), slice(None), slice(8, -8), slice(8, -8))

@@ -1,4 +1,4 @@
-"""Counters for those who watch the cluster: Prometheus names ``ray_cnnvis_*``, on the driver.
+"""Counters for those who watch the cluster, on the driver: ``ray_cnnvis_*_total`` in Prometheus.
 
 A result that has counts (images, rejects, bytes, seconds) is counted by stage and worker; retries,
 deaths of workers and time limits are counted by themselves.

@@ -50,6 +50,7 @@ class Crew(Generic[Setup, Task, Result]):
     num_hired: int = 0
     num_given_up: int = 0
     last_death: str = ""
+    refusals: list[str] = field(default_factory=list)  # of workers, not told yet
     waiting: deque[Queued[Task]] = field(default_factory=deque)
     flights: dict["ray.ObjectRef[object]", tuple[Place, Queued[Task] | None]] = field(
         default_factory=dict
@@ -149,15 +150,38 @@ class Crew(Generic[Setup, Task, Result]):
             return self.after_death(place, queued, failure)
         except RayTaskError as failure:
             if queued is None:
-                raise failure.cause from None
+                self.give_up(place, failure)
+                return None
             return self.after_error(queued, failure)
         if queued is None:
             place.answering, place.restarts = True, num_restarts(place)
+            self.tell_refusals()
             return None
         self.slowest = max(self.slowest, place.since - began)
         self.store_failures = 0
         self.counters.take(result, place.number)
         return self.after_success(queued, result)  # type: ignore[arg-type]
+
+    def give_up(self, place: Place, failure: RayTaskError) -> None:
+        """Go on without a worker that could not be built, where others can.
+
+        Raises:
+            CnnvisError: the worker's own words; no other worker answers or may yet.
+        """
+        self.places.remove(place)
+        self.num_given_up += 1
+        place.end(restart=False)
+        if not any(other.answering or other.pinging for other in self.places):
+            raise failure.cause from None
+        self.refusals.append(f"worker {place.number} cannot work: {failure.cause}")
+        self.tell_refusals()
+
+    def tell_refusals(self) -> None:
+        """Say who cannot work, once somebody can: before that, it may be all of them."""
+        if any(place.answering for place in self.places):
+            for refusal in self.refusals:
+                log.warning("%s; going on without", refusal)
+            self.refusals.clear()
 
     def after_success(self, queued: Queued[Task], result: Result) -> Outcome[Task, Result] | None:
         """Give a task's outcome; a probe only clears its part."""

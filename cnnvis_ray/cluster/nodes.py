@@ -1,5 +1,6 @@
 """Nodes: what the alive ones have, what an autoscaler can start, and a call on each of them."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -62,8 +63,10 @@ def alive_nodes() -> list[Node]:
 
 def alive_offers() -> list[Offer]:
     """List what the alive nodes have."""
-    resources = [node["Resources"] for node in alive_nodes()]
-    return [Offer(int(r.get("CPU", 0)), float(r.get("GPU", 0))) for r in resources]
+    return [
+        Offer(int(has.get("CPU", 0)), float(has.get("GPU", 0)), has.get("memory", math.inf))
+        for has in (node["Resources"] for node in alive_nodes())
+    ]
 
 
 def startable_offers() -> list[Offer]:

@@ -4,8 +4,9 @@
 What nothing can offer is refused at once, never waited for.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cnnvis_ray.config import Cluster
 from cnnvis_ray.errors import RefusedError
@@ -15,10 +16,15 @@ CPUS_PER_WORKER = 4  # convolutions on one batch of 32 gain little from more thr
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one node has."""
+    """What one node has.
+
+    Attributes:
+        memory: bytes for the processes of workers; infinite where nobody says.
+    """
 
     cpus: int
     gpus: float
+    memory: float = field(default=math.inf, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from cnnvis_ray.stages.heat_maps import summarize_heat
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.kernels import draw_kernels
 from cnnvis_ray.stages.probing import probe_layers
+from cnnvis_ray.stages.reaching import check_seen
 from cnnvis_ray.stages.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -202,6 +203,7 @@ def evenly(total: int, count: int) -> list[int]:
 
 def make_explainer(setup: ExplanationSetup, seat: Seat) -> Explainer:
     """Build the worker where it sits."""
+    check_seen(setup.run_dir)
     return Explainer(setup, seat.device, seat.threads)
 
 

@@ -19,6 +19,7 @@ from cnnvis_ray.ledger import Changes, ImageUnit, Marker, Pass, Plan
 from cnnvis_ray.ledger.fingerprints import Value
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.merging import merge_statistics
+from cnnvis_ray.stages.reaching import check_seen
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.storage import read_table
 
@@ -151,6 +152,7 @@ def tasks(job: Job, due: Due) -> Iterator[ExtractionTask]:
 
 def make_extractor(setup: ExtractionSetup, seat: Seat) -> Extractor:
     """Build the worker where it sits."""
+    check_seen(setup.run_dir)
     return Extractor(setup, seat.device, seat.threads)
 
 

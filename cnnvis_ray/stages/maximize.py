@@ -25,6 +25,7 @@ from cnnvis_ray.stages.maximizer import (
     Maximizer,
     MaximizerSetup,
 )
+from cnnvis_ray.stages.reaching import check_seen
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.storage import write_bytes
 
@@ -147,6 +148,7 @@ def sample_images(job: Job) -> Iterator[np.ndarray]:
 
 def make_maximizer(setup: MaximizerSetup, seat: Seat) -> Maximizer:
     """Build the worker where it sits."""
+    check_seen(setup.run_dir)
     return Maximizer(setup, seat.device, seat.threads)
 
 

@@ -6,30 +6,28 @@ measured and then multiplied; nothing of the run is written.
 
 import os
 import resource
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Offer, Placement, in_submitted_job, place, session
 from cnnvis_ray.config import Config
-from cnnvis_ray.errors import IncompleteError, Refusals, RefusedError
+from cnnvis_ray.errors import IncompleteError, Refusals
 from cnnvis_ray.extraction import ExtractionSetup, ExtractionTask, Extractor
 from cnnvis_ray.images import cut
 from cnnvis_ray.ledger import ImageUnit, Pass
 from cnnvis_ray.ledger.plan import placed
-from cnnvis_ray.network import Layer, make_pooling
+from cnnvis_ray.reduction.memory import available_bytes
 from cnnvis_ray.stages.job import Images, Vision, open_images, open_vision
+from cnnvis_ray.stages.room import check_memory, check_room, shown
 from cnnvis_ray.storage import Store
 
 MARKER_BYTES = 4096  # a marker in the driver's memory while statistics are merged (measured)
 RSS_UNIT = 1024  # Linux counts resident memory in KiB
-SMALLER = ("mean", "sketch:256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +44,11 @@ class Measured:
     images_per_second: float
     worker_bytes: int
 
+    @property
+    def without_features(self) -> float:
+        """Bytes an image of everything but features."""
+        return sum(size for at, size in self.bytes.items() if not at.startswith("features/"))
+
 
 def plan(config: Config) -> list[str]:
     """Say what an extraction will cost.
@@ -57,9 +60,16 @@ def plan(config: Config) -> list[str]:
     driver_bytes = peak_bytes()
     num_images = sum(entry.num_images for entry in images.listing.entries)
     pieces = cut(images.listing.entries, config.images.unit_size, images.listing.chunk_rows)
-    placement = place(config.cluster, offers(config), len(pieces))
+    offered = offers(config)
+    placement = place(config.cluster, offered, len(pieces))
     measured = measure(config, images, vision, placement.cpus)
-    check_room(config, vision, measured, num_images)
+    driver_bytes += 2 * len(pieces) * MARKER_BYTES
+    refusals = Refusals()
+    with refusals.gather():
+        check_room(config, vision.layers, measured.without_features, num_images)
+    with refusals.gather():
+        check_memory(config, offered, placement, measured.worker_bytes, driver_bytes)
+    refusals.raise_all()
     per_unit = len(measured.bytes) + 2  # and two markers
     return [
         f"images    {num_images:,} in {len(pieces):,} units; done: {num_done(config.run_dir):,}",
@@ -67,8 +77,7 @@ def plan(config: Config) -> list[str]:
         f"objects   {len(pieces) * per_unit:,} files",
         *(f"bytes     {shown(size * num_images):>9}  {at}" for at, size in measured.bytes.items()),
         f"bytes     {shown(total_bytes(measured, num_images)):>9}  together",
-        f"memory    {shown(measured.worker_bytes)} a worker, "
-        f"{shown(driver_bytes + 2 * len(pieces) * MARKER_BYTES)} the driver",
+        f"memory    {shown(measured.worker_bytes)} a worker, {shown(driver_bytes)} the driver",
         time_line(placement, measured, num_images),
     ]
 
@@ -90,7 +99,7 @@ def check(config: Config) -> tuple[Images, Vision]:
 def offers(config: Config) -> Sequence[Offer]:
     """List what the cluster has; a local one is this machine, and is not started for it."""
     if config.cluster.address is None and not in_submitted_job():
-        return [Offer(os.cpu_count() or 1, torch.cuda.device_count())]
+        return [Offer(os.cpu_count() or 1, torch.cuda.device_count(), available_bytes())]
     with session(config.cluster) as opened:
         return opened.offers()
 
@@ -146,35 +155,6 @@ def setup_of(config: Config, images: Images, vision: Vision, folder: str) -> Ext
     )
 
 
-def check_room(config: Config, vision: Vision, measured: Measured, num_images: int) -> None:
-    """Refuse what the disk of a local run directory has no room for."""
-    if "://" in config.run_dir:
-        return
-    folder = Path(config.run_dir).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    room, needed = shutil.disk_usage(folder).free, total_bytes(measured, num_images)
-    if needed <= room:
-        return
-    largest = max(measured.bytes, key=lambda name: measured.bytes[name])
-    would = ", ".join(
-        f"{name} takes {shown(feature_bytes(config, vision.layers, name) * num_images)}"
-        for name in SMALLER
-    )
-    raise RefusedError(
-        f"{num_images:,} images with extract.pooling {config.extract.pooling} write "
-        f"{shown(needed)}, most of it {largest}; {str(folder)!r} has {shown(room)} free; "
-        f"as extract.pooling {would}; or take fewer layers, or s3://bucket/prefix"
-    )
-
-
-def feature_bytes(config: Config, layers: Sequence[Layer], pooling: str) -> float:
-    """Count the bytes of an image's features in all layers by another pooling, uncompressed."""
-    made = make_pooling(pooling, config.seed)
-    width = 2 if config.extract.dtype == "float16" else 4
-    return sum(width * made.width(la.channels, la.height, la.width) for la in layers)
-
-
 def total_bytes(measured: Measured, num_images: int) -> float:
     """Add up what will be written."""
     return sum(measured.bytes.values()) * num_images
@@ -198,12 +178,3 @@ def num_done(run_dir: str) -> int:
 def peak_bytes() -> int:
     """Measure the most memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
-
-
-def shown(size: float) -> str:
-    """Write bytes for a person."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"

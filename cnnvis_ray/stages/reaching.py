@@ -1,10 +1,12 @@
 """Before work starts: does every node reach the run directory, the source and the network's code?
 
 Each node writes a probe file, reads the driver's, fetches one image and imports the user's own
-network. One node alone, which is the driver's, is not asked.
+network. One node alone, which is the driver's, is not asked. A node that joins later is asked by
+the workers that start there.
 """
 
 import secrets
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,19 @@ def check_nodes(job: Job) -> None:
             f"{'; '.join(wrong)}; run_dir and images.source must be a folder that all nodes "
             "mount, or an object store, and a network of your own must be on every node "
             "(ray job submit --working-dir)"
+        )
+
+
+def check_seen(run_dir: str) -> None:
+    """Check, where a worker starts, that the run is seen there.
+
+    Raises:
+        CnnvisError: what this worker wrote, the driver would never see.
+    """
+    if not Store(run_dir).exists("run.json"):
+        raise CnnvisError(
+            f"node {socket.gethostname()} does not see the run in {run_dir!r} as the driver does; "
+            "run_dir must be a folder that all nodes mount, or an object store"
         )
 
 

@@ -67,6 +67,6 @@ def outcome_line(run: Run) -> str:
     """Say how the last invocation ended."""
     outcome = read_outcome(run.store)
     if outcome is None:
-        return "ended     never"
+        return "ended     not yet"
     exit_status, reason = outcome
     return f"ended     with {exit_status}: {reason}"

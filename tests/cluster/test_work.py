@@ -13,7 +13,7 @@ from cnnvis_ray.cluster import Outcome, Placement, Seat, Session, place, work
 from cnnvis_ray.cluster.counters import Counters
 from cnnvis_ray.cluster.supply import limit_seconds
 from cnnvis_ray.config import Cluster
-from cnnvis_ray.errors import IncompleteError, RefusedError
+from cnnvis_ray.errors import CnnvisError, IncompleteError, RefusedError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 LIMITS = Cluster(max_attempts=3)
@@ -63,6 +63,34 @@ def test_each_worker_is_pinned_to_a_gpu_of_its_own(tmp_path: Path) -> None:
 def test_half_a_gpu_is_shared(tmp_path: Path) -> None:
     outcomes = run(list(range(4)), naming_gpus, tmp_path, Placement(2, 0.5, 1))
     assert all(str(outcome.result).startswith("cuda:0") for outcome in outcomes.values())
+
+
+def picky(folder: Path, seat: Seat) -> Callable[[int], str]:
+    """Build the first worker and refuse all others, as on a node that does not see the run."""
+    try:
+        (folder / "first").mkdir()
+    except FileExistsError:
+        raise CnnvisError("this node does not see the run") from None
+
+    def worker(task: int) -> str:
+        time.sleep(0.3)
+        return f"{task}"
+
+    return worker
+
+
+def test_a_worker_that_cannot_be_built_is_done_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes = run(list(range(12)), picky, tmp_path, Placement(2, 0, 1))
+    assert all(outcome.result for outcome in outcomes.values())
+    assert "does not see the run; going on without" in caplog.text
+
+
+def test_where_no_worker_can_be_built_its_words_end_the_run(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    with pytest.raises(CnnvisError, match="does not see the run"):
+        run([0], picky, tmp_path, Placement(2, 0, 1))
 
 
 def failing(folder: Path, seat: Seat) -> Callable[[int], str]:

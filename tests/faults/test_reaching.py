@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cnnvis_ray.errors import RefusedError
+from cnnvis_ray.errors import CnnvisError, RefusedError
 from cnnvis_ray.stages import reaching
 from cnnvis_ray.stages.job import Job, open_job
-from cnnvis_ray.stages.reaching import Probe, check_nodes, reach
+from cnnvis_ray.stages.reaching import Probe, check_nodes, check_seen, reach
 from tests.faults.conftest import small_run
 from tests.stages.conftest import write_photos
 
@@ -37,6 +37,12 @@ def test_what_a_node_does_not_reach_is_named(job: Job, probe: Probe, tmp_path: P
     assert "does not see" in reach(elsewhere)
     assert "not_here" in reach(replace(probe, network="not_here:network"))
     assert "ImageRejectedError" in reach(replace(probe, key="cane/gone.png"))
+
+
+def test_a_worker_does_not_start_where_the_run_is_not_seen(job: Job, tmp_path: Path) -> None:
+    check_seen(job.config.run_dir)
+    with pytest.raises(CnnvisError, match=r"elsewhere.* as the driver does"):
+        check_seen(str(tmp_path / "elsewhere"))
 
 
 def test_the_driver_refuses_by_node(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from cnnvis_ray.stages.run import run_verb
 NETWORK = "network={name: squeezenet1_1, weights: random, preprocess: {resize: 72, crop: 64}}"
 
 
-def write_photos(folder: Path, count: int) -> None:
-    """Write small pictures in three classes."""
-    for index in range(count):
+def write_photos(folder: Path, count: int, first: int = 0) -> None:
+    """Write small pictures in three classes, by number, from ``first`` up to ``count``."""
+    for index in range(first, count):
         random = np.random.default_rng(index)
         base = np.zeros((6, 8, 3), np.uint8) + np.uint8(60 * (index % 3))
         coarse = base + random.integers(0, 90, (6, 8, 3), dtype=np.uint8)

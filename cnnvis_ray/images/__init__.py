@@ -6,7 +6,7 @@ The way of an image: `open_source` -> `Source.list` -> `cut` -> (in a worker) `S
 
 from cnnvis_ray.images.decoding import decode
 from cnnvis_ray.images.entries import Entry, Listing, cut, images_of
-from cnnvis_ray.images.labels import Labels, read_labels
+from cnnvis_ray.images.labels import Labels, check_labels, read_labels
 from cnnvis_ray.images.opening import open_source
 from cnnvis_ray.images.prefetching import prepared
 from cnnvis_ray.images.sources import Raw, Reader, Source
@@ -19,6 +19,7 @@ __all__ = [
     "Raw",
     "Reader",
     "Source",
+    "check_labels",
     "cut",
     "decode",
     "images_of",

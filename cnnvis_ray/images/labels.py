@@ -5,7 +5,7 @@ file's column ``label``, a tar sample's ``.cls`` or ``.json``; an HDF5 stack car
 data set is named. ``label_names`` renames classes; a class that it does not name keeps its own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,6 +57,26 @@ def read_labels(config: Images, source: Source) -> Labels:
         RefusedError: there is no such table or data set, or it does not fit the source.
     """
     return Labels(choose(config, source), read_names(config.label_names))
+
+
+def check_labels(config: Images, labels: Labels, keys: Iterable[str]) -> None:
+    """Check that a table of labels is about these images.
+
+    Raises:
+        RefusedError: it names none of them.
+    """
+    if config.labels is None or not is_table(config.labels):
+        return
+    first = None
+    for key in keys:
+        if labels.find(key) is not None:
+            return
+        first = first or key
+    if first is not None:
+        raise RefusedError(
+            f"images.labels {config.labels!r} names none of the images of {config.source!r}; "
+            f"its column key must hold keys such as {first!r}"
+        )
 
 
 def choose(config: Images, source: Source) -> FindLabel:

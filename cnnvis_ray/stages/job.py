@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from cnnvis_ray.config import Config, Maximize, dump_config
 from cnnvis_ray.errors import Refusals, RefusedError
-from cnnvis_ray.images import Labels, Listing, Source, open_source, read_labels
+from cnnvis_ray.images import Labels, Listing, Source, check_labels, open_source, read_labels
 from cnnvis_ray.ledger import Recipe, claim_run
 from cnnvis_ray.maximization import Setting, check_recipe
 from cnnvis_ray.network import (
@@ -120,7 +120,10 @@ def open_job(
 def open_images(config: Config) -> Images:
     """List the source and read its labels."""
     source = open_source(config.images)
-    return Images(source, source.list(), read_labels(config.images, source))
+    listing, labels = source.list(), read_labels(config.images, source)
+    keys = (key for entry in listing.entries for key in entry.image_keys())
+    check_labels(config.images, labels, keys)
+    return Images(source, listing, labels)
 
 
 def open_vision(config: Config, stages: Collection[str]) -> Vision:

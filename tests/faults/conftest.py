@@ -142,15 +142,18 @@ def no_driver_stays() -> Iterator[None]:
     Driver.started.clear()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def working(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where each worker leaves its process number."""
     return tmp_path_factory.mktemp("working")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def nodes(working: Path) -> Iterator[Cluster]:
-    """Two nodes of one CPU each on this machine, which notice a dead one soon."""
+    """Two nodes of one CPU each on this machine, which notice a dead one soon.
+
+    One cluster for all tests: a second one after it in the same process has hung in its start.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="cnnvis-nodes-") as short,
         pytest.MonkeyPatch.context() as patch,

@@ -11,7 +11,7 @@ import pytest
 
 from cnnvis_ray.config import Images
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.images import Labels, open_source, read_labels
+from cnnvis_ray.images import Labels, check_labels, open_source, read_labels
 
 
 @pytest.fixture
@@ -141,3 +141,14 @@ def test_names_that_are_no_mapping_are_refused(tmp_path: Path, content: str) -> 
 
 def test_a_missing_file_of_names_is_refused() -> None:
     assert "No such file" in refusal(label_names="nowhere.yaml")
+
+
+def test_a_table_about_other_images_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("key,label\n/data/a.jpg,dog\n")
+    config = Images(source="digits", labels=str(path))
+    labels = Labels({"/data/a.jpg": "dog"}.get, {})
+    check_labels(config, labels, ["b.jpg", "/data/a.jpg"])
+    check_labels(config, labels, [])
+    with pytest.raises(RefusedError, match=r"names none of the images .* such as 'a\.jpg'"):
+        check_labels(config, labels, ["a.jpg", "b.jpg"])

@@ -28,7 +28,9 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ["PYTHONPATH"] = str(ROOT)  # actors import tests' functions
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    with tempfile.TemporaryDirectory(prefix="cnnvis-ray-") as short:  # sockets need short paths
+    with tempfile.TemporaryDirectory(  # sockets need short paths
+        prefix="cnnvis-ray-", ignore_cleanup_errors=True
+    ) as short:
         ray.init(
             address="local",
             num_cpus=4,

@@ -155,7 +155,7 @@ def nodes(working: Path) -> Iterator[Cluster]:
     One cluster for all tests: a second one after it in the same process has hung in its start.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="cnnvis-nodes-") as short,
+        tempfile.TemporaryDirectory(prefix="cnnvis-nodes-", ignore_cleanup_errors=True) as short,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv(FOLDER, str(working))

@@ -77,7 +77,7 @@ def started_head(log: Path, extra: Mapping[str, str]) -> Iterator[Head]:
     }
     options = [f"--{name}={value}" for name, value in ports.items()]
     start = ["start", "--head", "--block", "--dashboard-host=127.0.0.1"]
-    with tempfile.TemporaryDirectory(prefix="cnnvis-head-") as short:
+    with tempfile.TemporaryDirectory(prefix="cnnvis-head-", ignore_cleanup_errors=True) as short:
         with log.open("w") as lines:
             child = subprocess.Popen(
                 [

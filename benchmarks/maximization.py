@@ -288,14 +288,18 @@ def seed() -> None:
     own = frozen(torchvision.models.vgg16())
     head("layer", "size", "the seed's, ms a step", "its recipe here", "shorter")
     steps = 5
+    total = np.zeros(2)
     for name, size in SEED_SIZES.items():
         layer = find(own, name)
         recipe = Maximize.model_validate({**SEED_RECIPE, "size": size, "steps": steps})
         theirs = apart(seed_loop, name, size, steps)
         spent, _, other = loop_seconds(own, layer, recipe, "cpu", theirs)
         other /= steps
+        total += other, spent
         times = f"{other * 1e3:.1f}", f"{spent * 1e3:.1f}", f"{other / spent:.1f}x"
         row(name, size, *times)
+    other, spent = total
+    row("all five", "", f"{other * 1e3:.1f}", f"{spent * 1e3:.1f}", f"{other / spent:.1f}x")
 
 
 def transfer(num_classes: int, names: Sequence[str], precision: str) -> None:

@@ -69,15 +69,14 @@ class Progress:
         return self.fresh / elapsed if elapsed > 0 else 0.0
 
     def line(self) -> str:
-        """Say done of total, rate, rejects and the time left."""
+        """Say done of total, rejects, and, once it is known, the rate and the time left."""
         rate = self.rate
-        left = (self.total - self.done) / rate if rate else 0.0
         rejects = f", {self.rejects} rejects" if self.rejects else ""
-        clock = time.strftime("%H:%M:%S", time.gmtime(left))
-        return (
-            f"{self.what} {self.done:,}/{self.total:,} {self.noun}, "
-            f"{rate:.1f}/s{rejects}, {clock} left"
-        )
+        line = f"{self.what} {self.done:,}/{self.total:,} {self.noun}{rejects}"
+        if not rate:
+            return line
+        clock = time.strftime("%H:%M:%S", time.gmtime((self.total - self.done) / rate))
+        return f"{line}, {rate:.1f}/s, {clock} left"
 
 
 LATEST: list[Progress] = []  # of this process: it has one terminal and one lease

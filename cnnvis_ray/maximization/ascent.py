@@ -204,6 +204,12 @@ def activate(slope: Slope, inputs: Tensor) -> Tensor:
         return in_tiles(slope.cut, inputs).float()
 
 
+def tile_images(window: tuple[int, int]) -> int:
+    """Tell how many images of a size the cut network gets at a time."""
+    fitting = max(1, min(TILE_IMAGES, TILE_PIXELS // (window[0] * window[1])))
+    return 1 << (fitting.bit_length() - 1)  # a power of 2 divides the usual batches
+
+
 def in_tiles(cut: Cut, inputs: Tensor) -> Tensor:
     """Run the cut network on a fixed number of images at a time, the last tile filled with zeros.
 
@@ -211,9 +217,7 @@ def in_tiles(cut: Cut, inputs: Tensor) -> Tensor:
     into another picture: up to 7 % in activation between batches of 4 and 16 (squeezenet1_1,
     features.12). In tiles, the batch size changes nothing.
     """
-    pixels = inputs.shape[2] * inputs.shape[3]
-    fitting = max(1, min(TILE_IMAGES, TILE_PIXELS // pixels))
-    tile = 1 << (fitting.bit_length() - 1)  # a power of 2 divides the usual batches
+    tile = tile_images((inputs.shape[2], inputs.shape[3]))
     missing = -len(inputs) % tile
     full = functional.pad(inputs, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else inputs
     if len(full) == tile:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cnnvis_ray.maximization.ascent import Slope, activate, ascend
+from cnnvis_ray.maximization.ascent import Slope, activate, ascend, tile_images
 from cnnvis_ray.maximization.fitting import fit_pixels
 from cnnvis_ray.maximization.objectives import OBJECTIVES, Aim, parse_objective
 from cnnvis_ray.maximization.randomness import Origin, generator
@@ -44,7 +44,7 @@ class Climbed:
         peaks: ``[step]``: the largest activation of the channel's map.
         felt: whether a gradient reached the image without redirection.
         reached: whether any gradient reached it.
-        batch_size: of the batch it was made in.
+        halved_to: the batch that memory had room for, where that was not all of it.
         overwritten: whether the function after the layer changed the activation in place.
     """
 
@@ -56,7 +56,7 @@ class Climbed:
     peaks: npt.NDArray[np.float32]
     felt: bool
     reached: bool
-    batch_size: int
+    halved_to: int | None
     overwritten: bool
 
 
@@ -75,7 +75,7 @@ def climb_all(slope: Slope, setting: Setting, climbers: Sequence[Climber]) -> It
         torch.OutOfMemoryError: not even the pictures of one channel fit into memory.
     """
     pictures = slope.recipe.pictures
-    batch = slope.recipe.batch_size // pictures * pictures
+    batch = batch_images(slope, setting.device)
     first = 0
     while first < len(climbers):
         try:
@@ -86,6 +86,18 @@ def climb_all(slope: Slope, setting: Setting, climbers: Sequence[Climber]) -> It
                 raise
             batch = max(batch // 2 // pictures, 1) * pictures
             log.warning("no memory on %s: batches of %d pictures from here", setting.device, batch)
+
+
+def batch_images(slope: Slope, device: str) -> int:
+    """Tell how many pictures climb together.
+
+    More than the network gets at a time is of no use to a CPU, and costs whoever asks for two
+    large pictures the padding: at 512 px they took the time of sixteen.
+    """
+    pictures, size = slope.recipe.pictures, slope.recipe.batch_size
+    if device == "cpu":
+        size = min(size, tile_images(slope.window))
+    return max(1, size // pictures) * pictures
 
 
 def climb_batch(
@@ -112,7 +124,7 @@ def climb_batch(
             ascent.peaks[place],
             bool(ascent.felt[place]),
             bool(ascent.reached[place]),
-            batch,
+            batch if batch < batch_images(slope, setting.device) else None,
             slope.overwritten,
         )
         for place, climber in enumerate(climbers)

@@ -116,8 +116,8 @@ def remark(record: Record, recipe: Maximize, setting: Setting) -> str:
         remarks.append("activation is not finite: NaN in the weights")
     if best.overwritten:
         remarks.append("measured after the in-place function that follows the layer")
-    if best.batch_size < recipe.batch_size // recipe.pictures * recipe.pictures:
-        remarks.append(f"made in a batch of {best.batch_size} for want of memory")
+    if best.halved_to is not None:
+        remarks.append(f"made in a batch of {best.halved_to} for want of memory")
     if best.activation < bar:
         remarks.append(f"below the best image, {bar:.4g}")
     return "; ".join(filter(None, remarks))

@@ -102,10 +102,12 @@ def check_run_dir(run_dir: str) -> None:
 def last_screen(job: Job, summary: Summary) -> list[str]:
     """Say what there is and where to look."""
     counts = summary.fields.get("images", {})
-    lines = [
-        f"{counts.get('listed', 0):,} images = {counts.get('rows', 0):,} rows + "
-        f"{counts.get('rejects', 0):,} rejects"
-    ]
+    lines = []
+    if counts:
+        lines.append(
+            f"{counts.get('listed', 0):,} images = {counts.get('rows', 0):,} rows + "
+            f"{counts.get('rejects', 0):,} rejects"
+        )
     for layer, quality in summary.fields.get("quality", {}).items():
         if isinstance(quality, dict):
             told = ", ".join(

@@ -1,17 +1,21 @@
 """What comes out: pictures that show the filter, statuses that tell the truth, the same bytes."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from cnnvis_ray.config import Maximize
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.maximization import Evidence, StartImage
 from cnnvis_ray.maximization import batches as batches_module
 from cnnvis_ray.maximization.ascent import ascend
-from tests.maximization.small_networks import Draw, find_layer, hook_count, stripes
+from cnnvis_ray.maximization.batches import batch_images
+from cnnvis_ray.maximization.maximizing import climbing
+from tests.maximization.small_networks import Draw, find_layer, hook_count, setting_of, stripes
 
 CONVOLUTION, RECTIFIED = "0", "1"
 
@@ -160,6 +164,24 @@ def test_nan_on_the_way_is_recorded_and_others_go_on(draw: Draw) -> None:
     assert "not finite from step" in broken.note
     assert np.isnan(broken.curve).any()
     assert (whole.status, whole.note) == ("live", "")
+
+
+@pytest.mark.parametrize(("size", "together"), [(128, 16), (224, 4), (256, 4), (512, 1)])
+def test_a_cpu_climbs_no_more_than_the_network_takes_at_a_time(
+    size: int, together: int, deep: nn.Sequential
+) -> None:
+    with climbing(deep, find_layer(deep, "6", 24), Maximize(size=size), setting_of(24)) as slope:
+        assert batch_images(slope, "cpu") == together
+        assert batch_images(slope, "cuda") == 16
+        several = replace(slope, recipe=Maximize(size=size, pictures=3))
+        assert batch_images(several, "cpu") % 3 == 0
+
+
+def test_a_large_picture_is_the_same_alone_and_in_company(deep: nn.Sequential, draw: Draw) -> None:
+    (alone,) = draw(deep, "6", [3], size=192, steps=4, batch_size=16)
+    among = draw(deep, "6", list(range(8)), size=192, steps=4, batch_size=16)
+    assert np.array_equal(alone.pixels, among[3].pixels)
+    assert among[3].note == ""
 
 
 def test_without_memory_the_batch_is_halved(

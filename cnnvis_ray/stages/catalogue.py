@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 UNIT = "000000.r0"  # one layer's catalogue is one unit
 TILES_PER_SHEET = 256
 COLUMNS = 16
+SHEET_WIDTH = COLUMNS * 256  # pixels: few pictures of a closer look are shown as large as they are
+NAMED = 8  # channels of a sheet that its title lists; of more it says from where to where
 NOT_COMPARED = ("neuron", "direction", "class")  # numbers that the images' statistics do not hold
 
 
@@ -94,21 +96,28 @@ def comparable(owner: Pass) -> bool:
 def draw_sheets(store: Store, owner: Pass, layer: str, table: pa.Table) -> Iterator[ShardFile]:
     """Draw the labelled contact sheets of one layer."""
     rows = table.drop_columns(["curve"]).to_pylist()
-    side = max(64, min(256, widest(rows)))
     for number, first in enumerate(range(0, len(rows), TILES_PER_SHEET)):
         part = rows[first : first + TILES_PER_SHEET]
-        title = f"{layer}   {owner.subject}   channels {part[0]['channel']}-{part[-1]['channel']}"
+        columns = min(COLUMNS, math.ceil(math.sqrt(len(part) * 1.6)))
         sheet = draw_sheet(
             [tile_of(row) for row in part],
-            min(COLUMNS, math.ceil(math.sqrt(len(part) * 1.6))),
-            side,
-            title=title,
+            columns,
+            max(64, min(widest(rows), SHEET_WIDTH // columns)),
+            title=f"{layer}   {owner.subject}   {name_channels(part)}",
             notes=sheet_notes(part),
         )
         buffer = io.BytesIO()
         sheet.save(buffer, "PNG", compress_level=3)
         path = f"maximization/{owner.subject}/sheets/{layer}-{number:03d}.png"
         yield write_bytes(store, path, buffer.getvalue())
+
+
+def name_channels(rows: Sequence[dict[str, object]]) -> str:
+    """Name a sheet's channels, which need not follow one another."""
+    numbers = list(dict.fromkeys(str(row["channel"]) for row in rows))
+    if len(numbers) <= NAMED:
+        return f"channel{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+    return f"{len(numbers)} channels, {numbers[0]} to {numbers[-1]}"
 
 
 def widest(rows: Sequence[dict[str, object]]) -> int:

@@ -12,6 +12,7 @@ from cnnvis_ray import ledger
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.ledger import Run
+from cnnvis_ray.stages.catalogue import name_channels
 from cnnvis_ray.stages.job import open_job
 from tests.stages.conftest import write_photos
 
@@ -148,3 +149,23 @@ def test_a_lost_unit_is_made_again(tmp_path: Path, run: Go) -> None:
     again = run(SMALL, "maximize.channels='0:16'", verb="maximize")
     assert pictures(again) == before
     assert len(unit_files(again)) == 1
+
+
+def test_few_pictures_are_shown_as_large_as_they_are(tmp_path: Path, run: Go) -> None:
+    write_photos(tmp_path / "photos", 2)
+    done = run(
+        SMALL,
+        "maximize.channels=[2, 5]",
+        "maximize.size=300",
+        "maximize.steps=2",
+        "maximize.attempts=1",
+        verb="maximize",
+    )
+    sheet = done.store.read("maximization/default/sheets/features.0-000.png")
+    assert Image.open(io.BytesIO(sheet)).width > 600
+
+
+def test_a_sheet_names_its_channels() -> None:
+    assert name_channels([{"channel": 4}, {"channel": 4}]) == "channel 4"
+    assert name_channels([{"channel": 4}, {"channel": 36}]) == "channels 4, 36"
+    assert name_channels([{"channel": n} for n in range(3, 40)]) == "37 channels, 3 to 39"

@@ -206,6 +206,7 @@ def poisoned(folder: Path, seat: Seat) -> Callable[[Pieces], Pieces]:
     return worker
 
 
+@pytest.mark.slow  # a dozen worker processes die and start
 def test_the_piece_that_kills_is_found_by_probes(tmp_path: Path) -> None:
     tasks: list[Pieces] = [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)]
     outcomes = list(work(tasks, poisoned, tmp_path, Placement(2, 0, 1), LIMITS, Halves()))
@@ -235,6 +236,7 @@ def build_and_die(folder: Path, seat: Seat) -> Callable[[int], str]:
     raise AssertionError
 
 
+@pytest.mark.slow  # waits for a time limit
 def test_workers_that_never_answer_end_the_work(tmp_path: Path) -> None:
     with pytest.raises(IncompleteError, match="every worker died"):
         run([1], build_and_die, tmp_path, Placement(1, 0, 1))

@@ -16,15 +16,14 @@ keeps both cores busy and decoding is a small part; VGG16 to pool5 gains from ch
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from apart import apart
 from PIL import Image
+from timing import alternate, apart
 from torchvision import models
 from torchvision.transforms import v2
 
@@ -121,26 +120,14 @@ def without_statistics(run: Callable[[], None]) -> Callable[[], None]:
     return plain
 
 
-def rate(run: Callable[[], None], num_images: int) -> float:
-    """Run once and give images a second."""
-    started = time.perf_counter()
-    run()
-    return num_images / (time.perf_counter() - started)
-
-
-def compare(sides: dict[str, Callable[[], None]], num_images: int, rounds: int) -> None:
+def compare(sides: dict[str, Callable[[], object]], num_images: int, rounds: int) -> None:
     """Alternate the sides and print medians and the median ratio, round by round."""
-    for run in sides.values():
-        run()  # warm: weights touched, kernels chosen
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, run in sides.items():
-            rates[name].append(rate(run, num_images))
-    first = next(iter(rates))
-    for name, measured in rates.items():
-        ratios = [mine / theirs for mine, theirs in zip(measured, rates[first], strict=True)]
+    seconds = dict(zip(sides, alternate(list(sides.values()), rounds), strict=True))
+    first = next(iter(sides))
+    for name, own in seconds.items():
+        ratios = [theirs / mine for mine, theirs in zip(own, seconds[first], strict=True)]
         print(
-            f"  {name:32} {statistics.median(measured):7.1f} images/s   "
+            f"  {name:32} {num_images / statistics.median(own):7.1f} images/s   "
             f"{statistics.median(ratios):5.2f} x {first}"
         )
 

@@ -26,14 +26,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from apart import apart
 from safetensors.torch import load_file
+from timing import alternate, apart
 from torch import Tensor, nn
 
 from cnnvis_ray.config import Maximize
 from cnnvis_ray.maximization import Picture, Setting, maximize_channels
 from cnnvis_ray.maximization.ascent import Slope, ascend
-from cnnvis_ray.maximization.batches import Climber, draw, measure, take_aim
+from cnnvis_ray.maximization.batches import Climber, batch_images, draw, measure, take_aim
 from cnnvis_ray.maximization.cutting import Cut, cut_after
 from cnnvis_ray.maximization.maximizing import climbing
 from cnnvis_ray.maximization.randomness import Origin
@@ -45,6 +45,7 @@ LUCENT = ROOT / ".venv-lucent"
 LUCENT_PACKAGES = ("torch-lucent==0.1.8", "kornia==0.4.1", "tqdm")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LUCENT_STEPS = 512
+ROUNDS = 5
 SEED_RECIPE = {
     "objective": "squared_maximum",
     "captured": "in_place",
@@ -95,26 +96,6 @@ def setting(device: str = "cpu") -> Setting:
     return Setting(MEAN, STD, 224, device=device)
 
 
-def medians(*works: Callable[[], object], repeats: int = 5) -> list[float]:
-    """Time pieces of work in turn, after one round to warm up: the median seconds of each."""
-    times: list[list[float]] = [[] for _ in works]
-    for repeat in range(repeats + 1):
-        for work, own in zip(works, times, strict=True):
-            started = time.perf_counter()
-            work()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if repeat:
-                own.append(time.perf_counter() - started)
-    return [statistics.median(own) for own in times]
-
-
-def batch_of(slope: Slope, layer: Layer, size: int, device: str) -> tuple[Tensor, Tensor | None]:
-    """Draw the starts and placements of a batch of channels 0, 1, ..."""
-    climbers = [Climber(Origin(0, layer.name, number, 0, 0), None) for number in range(size)]
-    return draw(slope, setting(device), climbers)
-
-
 def bare(
     cut: Cut, slope: Slope, images: Tensor, channels: Tensor, steps: int
 ) -> Callable[[], None]:
@@ -139,28 +120,32 @@ def loop_seconds(
     device: str = "cpu",
     *others: Callable[[], object],
 ) -> list[float]:
-    """Time an image and step of the loop, of the cut network alone, and other work beside them."""
-    size = recipe.batch_size
+    """Time an image and step of the loop, of the cut network alone, and other work beside them.
+
+    The network alone gets the recipe's batch; the loop gets what climbs together of it.
+    """
     plain = deepcopy(module)  # the loop's own may have its order changed (reordering)
     with (
         climbing(module, layer, recipe, setting(device)) as slope,
         cut_after(plain, layer) as cut,
     ):
-        starts, placements = batch_of(slope, layer, size, device)
-        aim = take_aim(
-            slope,
-            [Climber(Origin(0, layer.name, n % layer.channels, 0, 0), None) for n in range(size)],
-            device,
-        )
-        images = torch.randn(size, 3, *slope.window, device=device)
+        together = batch_images(slope, device)
+        climbers = [
+            Climber(Origin(0, layer.name, number % layer.channels, 0, 0), None)
+            for number in range(together)
+        ]
+        starts, placements = draw(slope, setting(device), climbers)
+        aim = take_aim(slope, climbers, device)
+        images = torch.randn(recipe.batch_size, 3, *slope.window, device=device)
         images = images.contiguous(memory_format=torch.channels_last)
-        own, alone, *rest = medians(
+        channels = torch.arange(recipe.batch_size, device=device) % layer.channels
+        works = (
             lambda: ascend(slope, starts, placements, aim),
-            bare(cut, slope, images, aim.channels, recipe.steps),
+            bare(cut, slope, images, channels, recipe.steps),
             *others,
         )
-    share = recipe.steps * size
-    return [own / share, alone / share, *rest]
+        own, alone, *rest = (statistics.median(times) for times in alternate(works, ROUNDS))
+    return [own / recipe.steps / together, alone / recipe.steps / recipe.batch_size, *rest]
 
 
 def head(*columns: str) -> None:

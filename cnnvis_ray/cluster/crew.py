@@ -173,6 +173,7 @@ class Crew(Generic[Setup, Task, Result]):
         place.end(restart=False)
         if not any(other.answering or other.pinging for other in self.places):
             raise failure.cause from None
+        self.last_death = self.last_death or one_line(failure.cause)
         self.refusals.append(f"worker {place.number} cannot work: {failure.cause}")
         self.tell_refusals()
 

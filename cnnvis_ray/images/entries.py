@@ -53,6 +53,10 @@ class Listing:
         """How many images the entries stand for."""
         return sum(entry.num_images for entry in self.entries)
 
+    def keys(self) -> Iterator[str]:
+        """Name all images in order."""
+        return (key for entry in self.entries for key in entry.image_keys())
+
 
 def cut(
     entries: Iterable[Entry], unit_size: int, chunk_rows: int | Mapping[str, int] = 1

@@ -61,7 +61,7 @@ class Climbed:
 
 
 def climb_all(slope: Slope, setting: Setting, climbers: Sequence[Climber]) -> Iterator[Climbed]:
-    """Make every picture once, in batches of the recipe's size.
+    """Make every picture once, in batches of `batch_images`.
 
     Args:
         slope: what is climbed.
@@ -114,6 +114,7 @@ def climb_batch(
     pixels = paint(slope, ascent.parameters)
     activation = measure(slope, pixels, aim)
     frames = show(pixels)
+    halved_to = batch if batch < batch_images(slope, setting.device) else None
     return [
         Climbed(
             climber,
@@ -124,7 +125,7 @@ def climb_batch(
             ascent.peaks[place],
             bool(ascent.felt[place]),
             bool(ascent.reached[place]),
-            batch if batch < batch_images(slope, setting.device) else None,
+            halved_to,
             slope.overwritten,
         )
         for place, climber in enumerate(climbers)

@@ -1,6 +1,7 @@
 """A worker's process: its device, its threads, and the memory that it keeps."""
 
 import ctypes
+import sys
 
 import torch
 
@@ -38,6 +39,8 @@ def keep_memory() -> None:
     Seen on two cores: SqueezeNet's forward at batch 32, 131 to 260 images/s; VGG16's at 8, 9.3 to
     10.7; a step of maximization (features.10), 70 to 52 ms.
     """
+    if sys.platform != "linux":
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)

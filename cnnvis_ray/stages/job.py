@@ -121,8 +121,7 @@ def open_images(config: Config) -> Images:
     """List the source and read its labels."""
     source = open_source(config.images)
     listing, labels = source.list(), read_labels(config.images, source)
-    keys = (key for entry in listing.entries for key in entry.image_keys())
-    check_labels(config.images, labels, keys)
+    check_labels(config.images, labels, listing.keys())
     return Images(source, listing, labels)
 
 

@@ -129,7 +129,7 @@ def sample_images(job: Job) -> Iterator[np.ndarray]:
         RefusedError: none of them can be read.
     """
     images = job.images
-    keys = [key for entry in images.listing.entries for key in entry.image_keys()]
+    keys = list(images.listing.keys())
     step = max(1, len(keys) // SPECTRUM_IMAGES)
     usable = 0
     with images.source.open() as reader:

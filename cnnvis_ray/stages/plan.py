@@ -58,7 +58,7 @@ def plan(config: Config) -> list[str]:
     """
     images, vision = check(config)
     driver_bytes = peak_bytes()
-    num_images = sum(entry.num_images for entry in images.listing.entries)
+    num_images = images.listing.num_images
     pieces = cut(images.listing.entries, config.images.unit_size, images.listing.chunk_rows)
     offered = offers(config)
     placement = place(config.cluster, offered, len(pieces))

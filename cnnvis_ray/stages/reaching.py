@@ -37,8 +37,7 @@ def check_nodes(job: Job) -> None:
     Raises:
         RefusedError: names each node that does not reach something, and what.
     """
-    entry = next(iter(job.images.listing.entries), None)
-    key = None if entry is None else next(iter(entry.image_keys()))
+    key = next(job.images.listing.keys(), None)
     token = secrets.token_hex(4)
     name = job.vision.network.name
     probe = Probe(job.config.run_dir, token, job.images.source, key, name)

@@ -46,8 +46,7 @@ def check_room(config: Config, layers: Sequence[Layer], rest: float, num_images:
     raise RefusedError(
         f"{num_images:,} images with extract.pooling {config.extract.pooling} write up to "
         f"{shown(needed)}, most of it features/{widest.name}; {str(folder)!r} has {shown(room)} "
-        "free; "
-        f"as extract.pooling {would}; or take fewer layers, or s3://bucket/prefix"
+        f"free; as extract.pooling {would}; or take fewer layers, or s3://bucket/prefix"
     )
 
 

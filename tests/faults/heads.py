@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 from tests.faults.conftest import wait_for
 
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
 NETWORK_FILE = """
 import torch
 from torch import nn
@@ -39,11 +40,10 @@ class Head:
     metrics: str
     environment: dict[str, str]
 
-    def submit(self, folder: Path, *arguments: str) -> str:
-        """Submit a job from a folder, wait for it, and give what it said."""
-        command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit"]
+    def job(self, folder: Path, verb: str, *arguments: str) -> str:
+        """Submit a job from a folder and wait for it, or ask for one; give what Ray said."""
         done = subprocess.run(
-            [*command, "--address", self.address, *arguments],
+            [*RAY, "job", verb, "--address", self.address, *arguments],
             cwd=folder,
             env=self.environment,
             capture_output=True,
@@ -59,6 +59,21 @@ def write_submitted(folder: Path) -> None:
     """Make a folder to submit: the scripts and a network of the user's own."""
     shutil.copytree(ROOT / "jobs", folder / "jobs", ignore=shutil.ignore_patterns("__py*"))
     (folder / "my_network.py").write_text(NETWORK_FILE)
+
+
+def small_config(run_dir: Path, photos: Path) -> dict[str, object]:
+    """Configure every stage for the small network, at the least cost."""
+    preprocess = {"resize": 32, "crop": 32}
+    return {
+        "run_dir": str(run_dir),
+        "images": {"source": str(photos), "unit_size": 8},
+        "network": {"name": "my_network:tiny", "weights": "random", "preprocess": preprocess},
+        "layers": ["0"],
+        "maximize": {"channels": [0], "size": 32, "steps": 4, "transforms": "none"},
+        "reduce": {"iterations": 50},
+        "mosaic": {"width": 200, "height": 150, "tile": 20},
+        "cluster": {"gpus_per_worker": 0, "cpus_per_worker": 1, "workers": 1},
+    }
 
 
 @contextmanager
@@ -80,10 +95,7 @@ def started_head(log: Path, extra: Mapping[str, str]) -> Iterator[Head]:
     with tempfile.TemporaryDirectory(prefix="cnnvis-head-", ignore_cleanup_errors=True) as short:
         with log.open("w") as lines:
             child = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "ray.scripts.scripts"),
-                    *(*start, "--num-cpus=2", f"--temp-dir={short}", *options),
-                ],
+                [*RAY, *start, "--num-cpus=2", f"--temp-dir={short}", *options],
                 env=environment,
                 stdout=lines,
                 stderr=lines,

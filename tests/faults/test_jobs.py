@@ -4,31 +4,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.ledger import open_run
 from cnnvis_ray.stages.run import check_run_dir
 from tests.faults.conftest import summary
-from tests.faults.heads import Head, started_head, write_submitted
+from tests.faults.heads import Head, small_config, started_head, write_submitted
 from tests.stages.conftest import write_photos
-
-CONFIG = """
-run_dir: {folder}/run
-images: {{source: {folder}/photos, unit_size: 8}}
-network: {{name: 'my_network:tiny', weights: random, preprocess: {{resize: 32, crop: 32}}}}
-layers: ['0']
-maximize: {{channels: [0], size: 32, steps: 4, transforms: none}}
-reduce: {{iterations: 50}}
-mosaic: {{width: 200, height: 150, tile: 20}}
-cluster: {{gpus_per_worker: 0, cpus_per_worker: 1, workers: 1}}
-"""
 
 
 @pytest.fixture(params=["disabled", "token"])
 def head(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Head]:
     """Start a head, with and without token authentication, and lay out what is submitted."""
     write_submitted(tmp_path / "submitted")
-    (tmp_path / "submitted" / "run.yaml").write_text(CONFIG.format(folder=tmp_path))
+    config = small_config(tmp_path / "run", tmp_path / "photos")
+    (tmp_path / "submitted" / "run.yaml").write_text(yaml.safe_dump(config))
     write_photos(tmp_path / "photos", 12)
     token = tmp_path / "token"
     token.write_text("0123456789abcdef" * 4)
@@ -43,7 +34,7 @@ def head(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Head]:
 def test_jobs_run_and_a_finished_one_does_nothing(head: Head, tmp_path: Path) -> None:
     def submit(script: str) -> str:
         entry = ["python", f"jobs/{script}.py", "--config", "run.yaml"]
-        return head.submit(tmp_path / "submitted", "--working-dir", ".", "--", *entry)
+        return head.job(tmp_path / "submitted", "submit", "--working-dir", ".", "--", *entry)
 
     if head.environment["RAY_AUTH_MODE"] == "token":
         for script in ("extract", "reduce", "maximize"):

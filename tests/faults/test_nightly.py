@@ -17,7 +17,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.faults.conftest import summary, wait_for
-from tests.faults.heads import Head, started_head, write_submitted
+from tests.faults.heads import Head, small_config, started_head, write_submitted
 from tests.stages.conftest import write_photos
 
 PAGE = (ROOT / "docs/nightly.md").read_text()
@@ -69,15 +69,13 @@ def at_night(home: Path, head: Head, date: str) -> int:
     return subprocess.run(["/bin/sh", "-c", line], env=environment, check=False).returncode
 
 
-def ended(head: Head, date: str) -> str:
+def ended(head: Head, date: str, folder: Path) -> str:
     """Wait for a night's job to end and give its state."""
-    environment = {**head.environment, "RAY_API_SERVER_ADDRESS": head.address}
     states: list[str] = []
 
     def is_over() -> bool:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "job", "status", f"cnnvis-{date}"]
-        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        states.extend(state for state in ENDED if state in (told.stdout + told.stderr).upper())
+        told = head.job(folder, "status", f"cnnvis-{date}").upper()
+        states.extend(state for state in ENDED if state in told)
         return bool(states)
 
     wait_for(is_over, 200, f"the end of {date}")
@@ -114,13 +112,9 @@ def test_the_page_works_as_it_stands(home: Path, head: Head, tmp_path: Path) -> 
     init, plan = commands(1)
     assert run(init, checkout) == 0
     config = yaml.safe_load((checkout / "nightly.yaml").read_text())
-    config["run_dir"] = str(run_dir)
-    config["images"] = {"source": str(tmp_path / "photos"), "unit_size": 8}
-    preprocess = {"resize": 32, "crop": 32}
-    config["network"] = {"name": "my_network:tiny", "weights": "random", "preprocess": preprocess}
-    config["layers"] = ["0"]
-    config["maximize"] = {"channels": [0], "size": 32, "steps": 4, "transforms": "none"}
-    config["cluster"] = {"gpus_per_worker": 0, "cpus_per_worker": 1}
+    own = small_config(run_dir, tmp_path / "photos")
+    assert set(own) <= set(config)  # what the page says to set is there to be set
+    config.update(own)
     write(checkout, config)
     assert run(plan, checkout) == 0
 
@@ -131,7 +125,7 @@ def test_the_page_works_as_it_stands(home: Path, head: Head, tmp_path: Path) -> 
     scraper.start()
     ((ray, job, submit, *arguments),) = commands(3)
     assert (ray, job, submit) == ("ray", "job", "submit")
-    assert "10 images = 10 rows + 0 rejects" in head.submit(checkout, *arguments)
+    assert "10 images = 10 rows + 0 rejects" in head.job(checkout, submit, *arguments)
     wait_for(lambda: scraper.seen.get("images") == 10, 30, "the counter of images")
     assert scraper.seen["bytes"] > 1000
     assert scraper.seen["seconds"] > 0
@@ -139,7 +133,7 @@ def test_the_page_works_as_it_stands(home: Path, head: Head, tmp_path: Path) -> 
 
     write_photos(tmp_path / "photos", 13, first=10)
     assert at_night(home, head, "2030-01-01") == 0
-    assert ended(head, "2030-01-01") == "SUCCEEDED"
+    assert ended(head, "2030-01-01", checkout) == "SUCCEEDED"
     assert rows(run_dir) == 13
     assert summary(run_dir)["source"] == {"new": 3, "gone": 0, "changed": 0}
     assert at_night(home, head, "2030-01-01") != 0  # the same night once more
@@ -149,13 +143,15 @@ def test_the_page_works_as_it_stands(home: Path, head: Head, tmp_path: Path) -> 
     config["cluster"]["deadline"] = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime())
     write(checkout, config)
     assert at_night(home, head, "2030-01-02") == 0
-    assert ended(head, "2030-01-02") == "FAILED"
+    assert ended(head, "2030-01-02", checkout) == "FAILED"
     del config["cluster"]["deadline"]
     write(checkout, config)
     assert at_night(home, head, "2030-01-03") == 0
-    assert ended(head, "2030-01-03") == "SUCCEEDED"
+    assert ended(head, "2030-01-03", checkout) == "SUCCEEDED"
     assert rows(run_dir) == 20
-    for line in re.findall(r"^cnnvis \w+ RUN", PAGE, re.MULTILINE):
+    morning = re.findall(r"^cnnvis \w+ RUN", PAGE, re.MULTILINE)
+    assert len(morning) == 2
+    for line in morning:
         assert run(line.replace("RUN", str(run_dir)).split(), checkout) == 0
 
 

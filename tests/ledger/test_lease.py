@@ -7,16 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cnnvis_ray.errors import HeldError
 from cnnvis_ray.ledger import hold, lease, read_holder
-from cnnvis_ray.ledger.lease import EXPIRY_SECONDS, LEASE, Holder
-from cnnvis_ray.ledger.passes import dump
+from cnnvis_ray.ledger.lease import EXPIRY_SECONDS, LEASE
 from cnnvis_ray.storage import Store
+from tests.ledger.holders import FAR_AWAY, contend, write_holder
 
 HOLD_AND_WAIT = """
 import sys, time
@@ -26,7 +26,6 @@ with hold(Store(sys.argv[1])):
     print("holding", flush=True)
     time.sleep(60)
 """
-FAR_AWAY = Holder("token", "another-machine", 17, "", "2026-11-22T01:02:03Z", 0.0)
 
 
 @pytest.fixture
@@ -38,10 +37,6 @@ def store(tmp_path: Path) -> Store:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
     monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.1)
-
-
-def write_holder(store: Store, holder: Holder) -> None:
-    store.write(LEASE, dump(asdict(holder)))
 
 
 def test_the_second_driver_is_refused_and_told_who_holds_it(store: Store) -> None:
@@ -132,23 +127,7 @@ def test_the_lease_carries_progress(store: Store, quick: None) -> None:
 
 def test_of_many_contenders_for_a_dead_lease_one_wins(store: Store, quick: None) -> None:
     write_holder(store, replace(FAR_AWAY, renewed=0.0))
-    start, ended, winners = threading.Barrier(6), threading.Barrier(6), []
-
-    def contend() -> None:
-        start.wait()
-        try:
-            with hold(store):
-                winners.append(threading.get_ident())
-                ended.wait()
-        except HeldError:
-            ended.wait()
-
-    contenders = [threading.Thread(target=contend) for _ in range(6)]
-    for contender in contenders:
-        contender.start()
-    for contender in contenders:
-        contender.join(20)
-    assert len(winners) == 1
+    assert contend(store, 6) == 1
 
 
 def test_an_object_store_holds_a_lease(quick: None) -> None:

@@ -8,7 +8,8 @@ from torch import nn
 
 from cnnvis_ray.maximization.cutting import cut_after
 from cnnvis_ray.maximization.reordering import pooled_first
-from cnnvis_ray.network import Layer, Preprocess, trace_layers
+from cnnvis_ray.network import Layer
+from tests.maximization.small_networks import find_layer
 
 Results = tuple[torch.Tensor, torch.Tensor]
 
@@ -22,11 +23,6 @@ def network(
         nn.Conv2d(3, 8, 3), rectify(), pool, nn.Conv2d(8, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1)
     )
     return module.eval().requires_grad_(False)
-
-
-def layer_of(module: nn.Module, name: str) -> Layer:
-    table = trace_layers(module, Preprocess(32, 32, 3, (0.5,) * 3, (0.5,) * 3))
-    return next(layer for layer in table.layers if layer.name == name)
 
 
 def climb(module: nn.Module, layer: Layer) -> Results:
@@ -45,7 +41,7 @@ def test_the_same_bits_forward_and_back(
     rectify: Callable[[], nn.Module], size: int, padding: int, ceil: bool
 ) -> None:
     module = network(rectify, size, padding, ceil)
-    layer = layer_of(module, "5")
+    layer = find_layer(module, "5", 32)
     plain = climb(module, layer)
     with pooled_first(module, layer):
         assert [type(part) for part in module][1] is nn.MaxPool2d
@@ -59,7 +55,7 @@ def test_the_order_comes_back_also_after_an_error() -> None:
     before = list(module.named_modules())
     with (
         pytest.raises(ValueError, match="on the way"),
-        pooled_first(module, layer_of(module, "5")),
+        pooled_first(module, find_layer(module, "5", 32)),
     ):
         raise ValueError("on the way")
     assert list(module.named_modules()) == before
@@ -68,7 +64,7 @@ def test_the_order_comes_back_also_after_an_error() -> None:
 @pytest.mark.parametrize("shown", ["1", "2"])
 def test_what_is_shown_itself_is_not_moved(shown: str) -> None:
     module = network(nn.ReLU)
-    layer = layer_of(module, shown)
+    layer = find_layer(module, shown, 32)
     plain = climb(module, layer)
     with pooled_first(module, layer):
         assert torch.equal(climb(module, layer)[0], plain[0])
@@ -77,5 +73,5 @@ def test_what_is_shown_itself_is_not_moved(shown: str) -> None:
 def test_a_hook_between_keeps_the_order() -> None:
     module = network(nn.ReLU)
     module[1].register_forward_hook(lambda *_: None)
-    with pooled_first(module, layer_of(module, "5")):
+    with pooled_first(module, find_layer(module, "5", 32)):
         assert isinstance(module[1], nn.ReLU)

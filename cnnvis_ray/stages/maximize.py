@@ -4,7 +4,7 @@ import io
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -15,16 +15,18 @@ from cnnvis_ray.errors import ImageRejectedError, IncompleteError, RefusedError
 from cnnvis_ray.images import decode
 from cnnvis_ray.ledger import ChannelUnit, Pass, Run
 from cnnvis_ray.ledger.units import CHANNELS_PER_UNIT
-from cnnvis_ray.maximization import measure_spectrum, select_channels
-from cnnvis_ray.network import Layer
-from cnnvis_ray.stages.catalogue import join_catalogues
-from cnnvis_ray.stages.job import Job
-from cnnvis_ray.stages.maximizer import (
+from cnnvis_ray.maximization import (
     ImageEvidence,
     MaximizationTask,
     Maximizer,
     MaximizerSetup,
+    measure_spectrum,
+    resolve_precision,
+    select_channels,
 )
+from cnnvis_ray.network import Layer
+from cnnvis_ray.stages.catalogue import join_catalogues
+from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.reaching import check_seen
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.storage import write_bytes
@@ -163,6 +165,8 @@ def work_through(job: Job, session: Session, tasks: Sequence[MaximizationTask]) 
         job.vision.network,
     )
     placement = place(config.cluster, session.offers(), len(tasks))
+    device = "cuda" if placement.gpus else "cpu"
+    tasks = [replace(task, recipe=resolve_precision(task.recipe, device)) for task in tasks]
     total = sum(len(task.channels) for task in tasks)
     progress = Progress("maximize", "channels", total)
     failed = []

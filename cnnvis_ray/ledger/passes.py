@@ -98,9 +98,7 @@ def parse_pass(text: bytes) -> Pass:
     try:
         fields = json.loads(text)
         layers = tuple(fields["layers"])
-        return Pass(
-            fields["stage"], fields["recipe"], layers, fields["inputs"], fields["subject"]
-        )
+        return Pass(fields["stage"], fields["recipe"], layers, fields["inputs"], fields["subject"])
     except (KeyError, TypeError) as failure:
         raise ValueError(str(failure)) from None
 

@@ -190,7 +190,9 @@ def extend(plan: Plan, units: Sequence[ImageUnit], unit_size: int) -> tuple[Plan
         columns = zip(zip(*rows, strict=True), schema, strict=True)
         blocks.append(pa.table([pa.array(v, field.type) for v, field in columns], schema=schema))
     segment = pa.concat_tables(blocks) if blocks else schema.empty_table()
-    both = pa.concat_tables([plan.table.replace_schema_metadata(), segment.replace_schema_metadata()])
+    both = pa.concat_tables(
+        [plan.table.replace_schema_metadata(), segment.replace_schema_metadata()]
+    )
     return Plan(live_rows(both), plan.num_segments + 1, unit_size), segment
 
 

@@ -153,6 +153,15 @@ class Ledger:
                             found[file.path] = (marker.unit, file)
         return [file for _, file in sorted(found.values(), key=lambda pair: pair[0])]
 
+    def files_of(self, owner: Pass, folder: str) -> list[ShardFile]:
+        """List the winning files of one pass in one folder, by unit."""
+        return [
+            file
+            for marker in self.markers(owner).values()
+            for file in marker.files
+            if file.path.startswith(f"{folder}/")
+        ]
+
     @staticmethod
     def may_hold(owner: Pass, folder: str) -> bool:
         """Whether a pass of layers can have files in a folder: one of a layer, or of several."""

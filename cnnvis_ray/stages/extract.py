@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from cnnvis_ray import channels, ledger
 from cnnvis_ray.cluster import Session
+from cnnvis_ray.config import Config
 from cnnvis_ray.errors import IncompleteError, Refusals, RefusedError
 from cnnvis_ray.extraction import ExtractionSetup, ExtractionTask, Extractor, ImageDivider
 from cnnvis_ray.images import Entry, cut
@@ -24,7 +25,7 @@ from cnnvis_ray.ledger import (
     Recipe,
     digest_files,
 )
-from cnnvis_ray.network import check_coverage, make_pooling
+from cnnvis_ray.network import Layer, check_coverage, make_pooling
 from cnnvis_ray.stages.job import Images, Job, Vision
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.stages.units import Failure, Units
@@ -70,7 +71,7 @@ class Extraction:
             "extract",
             "images",
             Extractor,
-            extraction_setup(job.config.run_dir, job.images, job.vision, job),
+            extraction_setup(job.config.run_dir, job.config, job.images, job.vision),
             len(due),
             total,
             total - sum(len(unit) for unit in due),
@@ -147,7 +148,9 @@ class Extraction:
         records.open(self.images)
         records.open(self.features)
         stale = [layer for layer in gone if layer not in layers_of(records.passes("extract"))]
-        for owner in [each for each in records.passes("statistics") if set(each.layers) & set(stale)]:
+        for owner in [
+            each for each in records.passes("statistics") if set(each.layers) & set(stale)
+        ]:
             records.drop(owner)
         self.job.store.delete(f"channels/{layer}.parquet" for layer in stale)
         if self.segment is not None:
@@ -169,9 +172,7 @@ class Extraction:
         summary.fields["failed_units"] = {each.task.unit.name: each.error for each in failed}
         if self.units.num_tasks:
             summary.fields["crashed_images"] = self.crashed_images(markers.values())
-        mixed = mixed_threads(self.job.ledger)
-        if mixed:
-            summary.note("notes", threads=mixed)
+            summary.note("notes", threads=mixed_threads(records))
         self.check_rows(markers)
         if failed:
             raise IncompleteError(
@@ -221,7 +222,7 @@ def decide(job: Job) -> Extraction:
     refusals = Refusals()
     vision = job.vision
     refusals.attempt(lambda: check_coverage(vision.network, vision.table, vision.layers))
-    refusals.attempt(lambda: check_pooling(job))
+    refusals.attempt(lambda: check_pooling(job.config, vision.layers))
     plan = ledger.read_plan(job.store)
     again = "images" in job.replace
     claims: list[Claim] = []
@@ -245,9 +246,7 @@ def decide(job: Job) -> Extraction:
     grown, changes, segment = grow_plan(job, plan)
     live = {unit.name for unit in grown.units() if len(unit)}
     finished = {
-        name: done & live
-        for claim in claims
-        for name, done in job.ledger.finished(claim).items()
+        name: done & live for claim in claims for name, done in job.ledger.finished(claim).items()
     }
     return Extraction(job, *claims, forgotten, grown, changes, segment, finished)
 
@@ -293,18 +292,19 @@ def features_recipe(job: Job) -> Recipe:
     }
 
 
-def check_pooling(job: Job) -> None:
+def check_pooling(config: Config, layers: Sequence[Layer]) -> None:
     """Refuse features too long for one row, by layer."""
-    extract = job.config.extract
-    pooling = make_pooling(extract.pooling, job.config.seed)
+    extract = config.extract
+    pooling = make_pooling(extract.pooling, config.seed)
     refusals = Refusals()
-    for layer in job.vision.layers:
+    for layer in layers:
         with refusals.gather():
             width = pooling.width(layer.channels, layer.height, layer.width)
             if width > LONGEST_FEATURE:
                 raise RefusedError(
                     f"extract.pooling: {extract.pooling!r} makes {width:,} numbers per image at "
-                    f"{layer.name}, at most {LONGEST_FEATURE:,} are allowed; use mean or sketch:256"
+                    f"{layer.name}, at most {LONGEST_FEATURE:,} are allowed; use mean or "
+                    "sketch:256"
                 )
     refusals.raise_all()
 
@@ -326,14 +326,16 @@ def grow_plan(job: Job, plan: Plan) -> tuple[Plan, Changes, pa.Table | None]:
     return grown, changes, segment
 
 
-def extraction_setup(run_dir: str, images: Images, vision: Vision, job: Job) -> ExtractionSetup:
+def extraction_setup(
+    run_dir: str, config: Config, images: Images, vision: Vision
+) -> ExtractionSetup:
     """Return what the workers of an extraction share."""
     return ExtractionSetup(
         run_dir,
-        job.config.seed,
+        config.seed,
         images.source,
-        job.config.images,
-        job.config.extract,
+        config.images,
+        config.extract,
         vision.network,
         {layer.name: layer for layer in vision.table.layers},
         vision.predictions,
@@ -396,7 +398,10 @@ def note_threads(job: Job, passes: Sequence[Pass], threads: int) -> None:
 def read_threads(records: Ledger, owner: Pass) -> list[int]:
     """Return the numbers of threads that a pass was made with."""
     try:
-        return [int(each) for each in json.loads(records.store.read(f"passes/{owner.name}/threads.json"))]
+        return [
+            int(each)
+            for each in json.loads(records.store.read(f"passes/{owner.name}/threads.json"))
+        ]
     except (FileNotFoundError, ValueError, TypeError):
         return []
 

@@ -16,12 +16,14 @@ from PIL import Image
 from cnnvis_ray.cluster import Session
 from cnnvis_ray.errors import RefusedError, near
 from cnnvis_ray.ledger import Pass
-from cnnvis_ray.pictures import LAYOUTS, check_background
+from cnnvis_ray.pictures import check_background, draw_grid, draw_scatter
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes
 
 log = logging.getLogger(__name__)
+
+LAYOUTS = {"scatter": draw_scatter, "grid": draw_grid}
 
 
 @dataclass(slots=True)

@@ -22,7 +22,6 @@ from cnnvis_ray.cluster import Session
 from cnnvis_ray.errors import Refusals, RefusedError
 from cnnvis_ray.ledger import Pass, digest_files, read_features
 from cnnvis_ray.reduction import (
-    FEWEST_IMAGES,
     Pca,
     PcaOptions,
     embed,
@@ -34,6 +33,7 @@ from cnnvis_ray.reduction import (
     pca_to_bytes,
     project,
 )
+from cnnvis_ray.reduction.tsne import FEWEST_IMAGES
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.storage import (
@@ -245,7 +245,9 @@ def joined(
     places = read_table(job.store, positions.path)
     for file in images:
         rows = read_table(job.store, file.path, ["image_id", "key", "thumbnail"])
-        own = places.filter(pc.is_in(places["image_id"], value_set=rows["image_id"].combine_chunks()))
+        own = places.filter(
+            pc.is_in(places["image_id"], value_set=rows["image_id"].combine_chunks())
+        )
         rows = rows.take(pc.index_in(own["image_id"], value_set=rows["image_id"].combine_chunks()))
         names = rows["key"].combine_chunks()
         label = label_of["label"].take(pc.index_in(own["image_id"], value_set=known))

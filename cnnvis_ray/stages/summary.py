@@ -57,7 +57,11 @@ class Summary:
 
     def write(self, exit_status: int | None, reason: str) -> None:
         """Write the file."""
-        fields = {**dict(sorted(self.fields.items())), "exit_status": exit_status, "reason": reason}
+        fields = {
+            **dict(sorted(self.fields.items())),
+            "exit_status": exit_status,
+            "reason": reason,
+        }
         self.store.write(NAME, dump(fields))
 
 

@@ -88,6 +88,16 @@ class MaximizationTask:
         """Every channel of the task."""
         return [channel for unit in self.units for channel in unit.channels]
 
+    @property
+    def name(self) -> str:
+        """Layer and units, for messages."""
+        return f"{self.layer.name} {', '.join(unit.name for unit in self.units)}"
+
+    @property
+    def size(self) -> int:
+        """How many channels it is."""
+        return len(self.channels)
+
 
 @dataclass(frozen=True, slots=True)
 class MaximizationReport:

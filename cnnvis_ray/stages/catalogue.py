@@ -1,55 +1,85 @@
-"""Catalogues brought up to their pictures and statistics: what is due, and what is written."""
+"""The stage ``catalogue``: tables and sheets of pictures, brought up to pictures and statistics.
 
-from collections.abc import Sequence
+Percentiles are joined after maximization, and again when the images' statistics grow. It takes
+seconds, so it never refuses.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from cnnvis_ray import ledger
+from cnnvis_ray.cluster import Session
 from cnnvis_ray.config import Maximize
-from cnnvis_ray.ledger import Marker, Pass, Run
+from cnnvis_ray.ledger import Pass, Run, digest_files
 from cnnvis_ray.maximization import draw_catalogue, join_pictures
 from cnnvis_ray.maximization.objectives import main_term
-from cnnvis_ray.stages.merging import digest_files, layer_files, merged_digest
+from cnnvis_ray.stages.extract import statistics_digest
+from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
-from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes, write_table
+from cnnvis_ray.storage import ShardFile, read_table, write_bytes, write_table
 
-UNIT = "000000.r0"  # one layer's catalogue is one unit
-
-
-def join_catalogues(store: Store, summary: Summary) -> None:
-    """Bring every catalogue's merged tables and sheets up to its pictures and statistics."""
-    for owner in ledger.read_passes(store, "maximize"):
-        (layer,) = owner.layers
-        files = layer_files(store, [owner], f"maximization/{owner.subject}", layer)
-        if files:
-            counts = join_layer(store, owner, layer, files)
-            summary.note("pictures", **{f"{owner.subject}/{layer}": counts})
-    for name in {owner.subject for owner in ledger.read_passes(store, "maximize")}:
-        folders = [f"maximization/{name}/sheets"]
-        ledger.sweep(store, ("catalogue",), folders)
+STATUSES = ("live", "stuck", "dead")
 
 
-def join_layer(
-    store: Store, owner: Pass, layer: str, files: Sequence[ShardFile]
-) -> dict[str, int]:
-    """Merge one layer's pictures and draw its sheets, unless that is done; count by status."""
-    path = f"maximization/{owner.subject}/{layer}.parquet"
-    statistics = f"channels/{layer}.parquet"
-    recipe = recipe_in(owner)
-    digests = {"pictures": digest_files(files), "statistics": merged_digest(store, statistics)}
-    if main_term(recipe)[0] == "class":  # the version before left its percentile out
-        digests["percentile"] = "of the logit"
-    inputs = ledger.fingerprint(digests)
-    wanted = Pass("catalogue", {}, (layer,), inputs, owner.subject)
-    (catalogue,) = ledger.claim(store, wanted)
-    if not ledger.done(store, catalogue):
-        found = Run(store).statistics(layer) if store.exists(statistics) else None
-        table = join_pictures([read_table(store, file.path) for file in files], found, recipe)
-        written = [write_table(store, path, table)]
-        for number, sheet in enumerate(draw_catalogue(table, layer, owner.subject)):
-            name = f"maximization/{owner.subject}/sheets/{layer}-{number:03d}.png"
-            written.append(write_bytes(store, name, sheet))
-        ledger.commit(store, catalogue, Marker(UNIT, tuple(written)))
-    status = read_table(store, path, ["status"])["status"].to_pylist()
-    return {name: status.count(name) for name in ("live", "stuck", "dead") if name in status}
+@dataclass(slots=True)
+class Catalogues:
+    """Every catalogue of the run."""
+
+    job: Job
+    units: None = None
+
+    def do(self, session: Session, summary: Summary) -> None:
+        """Join and draw the catalogues that are not up to date."""
+        records = self.job.ledger
+        made = set()
+        for owner in records.passes("maximize"):
+            (layer,) = owner.layers
+            files = records.files_of(owner, f"maximization/{owner.subject}/{layer}")
+            if not files:
+                continue
+            recipe = recipe_in(owner)
+            digests: dict[str, ledger.Value] = {
+                "pictures": digest_files(files),
+                "statistics": statistics_digest(records, layer),
+            }
+            if main_term(recipe)[0] == "class":  # the version before left its percentile out
+                digests["percentile"] = "of the logit"
+            wanted = Pass("catalogue", {}, (layer,), ledger.fingerprint(digests), owner.subject)
+            build = partial(write_catalogue, self.job, owner, files, recipe)
+            name = f"{owner.subject}/{layer}"
+            if records.make(wanted, build)[1] or name not in summary.fields.get("pictures", {}):
+                made.add(owner.subject)
+                summary.note("pictures", **{name: count_statuses(self.job, owner)})
+        for name in sorted(made):
+            records.sweep(("catalogue",), [f"maximization/{name}/sheets"])
+
+
+def decide(job: Job) -> Catalogues:
+    """Decide nothing: what is due follows from the pictures and statistics by then."""
+    return Catalogues(job)
+
+
+def write_catalogue(
+    job: Job, owner: Pass, files: Sequence[ShardFile], recipe: Maximize
+) -> Iterator[ShardFile]:
+    """Write one layer's table of pictures and its sheets."""
+    (layer,), name = owner.layers, owner.subject
+    has_statistics = statistics_digest(job.ledger, layer) is not None
+    statistics = Run(job.store, job.ledger).statistics(layer) if has_statistics else None
+    shards = [read_table(job.store, file.path) for file in files]
+    table = join_pictures(shards, statistics, recipe)
+    yield write_table(job.store, f"maximization/{name}/{layer}.parquet", table)
+    for number, sheet in enumerate(draw_catalogue(table, layer, name)):
+        path = f"maximization/{name}/sheets/{layer}-{number:03d}.png"
+        yield write_bytes(job.store, path, sheet)
+
+
+def count_statuses(job: Job, owner: Pass) -> dict[str, int]:
+    """Count the pictures of a layer by status."""
+    path = f"maximization/{owner.subject}/{owner.layers[0]}.parquet"
+    found = read_table(job.store, path, ["status"])["status"].to_pylist()
+    return {name: found.count(name) for name in STATUSES if name in found}
 
 
 def recipe_in(owner: Pass) -> Maximize:

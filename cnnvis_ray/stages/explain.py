@@ -6,25 +6,26 @@ from collections.abc import Sequence
 
 from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Progress, Seat, Session, place, work
-from cnnvis_ray.config import Explain
 from cnnvis_ray.errors import IncompleteError, RefusedError
 from cnnvis_ray.explanation import (
-    NEEDS_LAYER,
+    METHODS,
     CropTask,
     Explainer,
     ExplanationSetup,
     HeatTask,
     Wanted,
+    check_guided,
     check_target,
+    choose_methods,
     find_cam_layer,
     find_kind,
 )
 from cnnvis_ray.ledger import Pass, Run
 from cnnvis_ray.ledger.units import SLOTS
-from cnnvis_ray.network import check_coverage, covers_head
+from cnnvis_ray.network import build_module, check_coverage, covers_head
 from cnnvis_ray.stages.cards import draw_cards
 from cnnvis_ray.stages.crops import crop_tasks
-from cnnvis_ray.stages.heat_maps import summarize_heat
+from cnnvis_ray.stages.heat_maps import join_heat
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.kernels import draw_kernels
 from cnnvis_ray.stages.probing import probe_layers
@@ -52,7 +53,7 @@ def explain(job: Job, session: Session, summary: Summary) -> None:
     failed = work_through(job, session, setup, tasks) if tasks else []
     ledger.sweep(job.store, ("explain",), ["explanation/heat", "explanation/images"])
     ledger.sweep(job.store, ("crops",), ["explanation/crops"])
-    summarize_heat(job, setup, summary)
+    join_heat(job, setup, summary)
     draw_cards(job, setup.shown)
     draw_kernels(job, setup.shown)
     if job.config.explain.probe:
@@ -102,8 +103,11 @@ def make_setup(job: Job) -> ExplanationSetup:
         kind = find_kind(config.explain.output, output, vision.network.categories)
         assert output is not None
         check_target(config.explain.target, output)
-        methods = able_methods(config.explain, vision.network.preprocess.crop)
-        if NEEDS_LAYER & set(methods):
+        preprocess = vision.network.preprocess
+        methods = choose_methods(config.explain, preprocess.crop)
+        if any(METHODS[name].needs_relu_modules for name in methods):
+            check_guided(methods, build_module(vision.network), preprocess)
+        if any(METHODS[name].needs_layer for name in methods):
             cam_layer = find_cam_layer(vision.table, config.explain.cam_layer).name
     else:
         log.info("explain: the weights hold no head, so there are sheets without heat maps")
@@ -120,21 +124,6 @@ def make_setup(job: Job) -> ExplanationSetup:
         shown,
         {layer.name: layer for layer in vision.table.layers},
     )
-
-
-def able_methods(explain: Explain, crop: int) -> list[str]:
-    """List the asked methods without those that this input cannot have."""
-    methods: list[str] = list(dict.fromkeys(explain.methods))
-    if "occlusion" in methods and explain.patch > crop:
-        log.warning(
-            "explain: occlusion skipped: a patch of %d pixels does not fit the network's %d; "
-            "set explain.patch and explain.stride to %d",
-            explain.patch,
-            crop,
-            max(1, crop // 4),
-        )
-        methods.remove("occlusion")
-    return methods
 
 
 def heat_tasks(job: Job, setup: ExplanationSetup) -> list[HeatTask]:

@@ -4,9 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from cnnvis_ray import ledger
-from cnnvis_ray.explanation.groups import png
-from cnnvis_ray.explanation.kernels import draw_kernels as draw
-from cnnvis_ray.explanation.kernels import kernels_of
+from cnnvis_ray.explanation import plots
 from cnnvis_ray.ledger import Marker, Pass
 from cnnvis_ray.network import Layer, build_module
 from cnnvis_ray.stages.job import Job
@@ -29,9 +27,9 @@ def draw_kernels(job: Job, layers: Sequence[Layer]) -> None:
         recipe = {"weights": job.vision.network.state_hash, "scale": job.config.explain.scale}
         inputs = ledger.fingerprint(recipe)
         (owner,) = ledger.claim(job.store, Pass("weights", {}, (layer.name,), inputs))
-        kernels = kernels_of(module.get_submodule(layer.name))
+        kernels = plots.kernels_of(module.get_submodule(layer.name))
         if kernels is None or ledger.done(job.store, owner):
             continue
-        sheet = draw(layer.name, kernels, job.config.explain.scale == "shared")
+        sheet = plots.draw_kernels(layer.name, kernels, job.config.explain.scale == "shared")
         path = f"explanation/weights/{layer.name}.png"
-        ledger.commit(job.store, owner, Marker(UNIT, (write_bytes(job.store, path, png(sheet)),)))
+        ledger.commit(job.store, owner, Marker(UNIT, (write_bytes(job.store, path, sheet),)))

@@ -2,15 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
 
 from cnnvis_ray import ledger
-from cnnvis_ray.explanation.bars import Bar, draw_bars
-from cnnvis_ray.explanation.groups import png
-from cnnvis_ray.explanation.probing import Probe, probe
+from cnnvis_ray.explanation import PROBE, probe_rows
+from cnnvis_ray.explanation.plots import draw_probe
 from cnnvis_ray.ledger import Marker, Pass, Run
 from cnnvis_ray.network import Layer
 from cnnvis_ray.stages.job import Job
@@ -22,21 +20,6 @@ log = logging.getLogger(__name__)
 
 UNIT = "000000.r0"  # a layer's probe is one unit
 LARGEST = 2**28  # numbers of a layer's features that a probe reads into memory: 1 GiB
-PROBE = pa.schema(
-    [
-        ("layer", pa.string()),
-        ("accuracy", pa.float32()),
-        ("deviation", pa.float32()),  # over the folds
-        ("chance", pa.float32()),  # of always naming the largest class
-        (
-            "map_agreement",
-            pa.float32(),
-        ),  # share of same-label neighbours in the map, if there is one
-        ("images", pa.int64()),
-        ("classes", pa.int64()),
-        ("folds", pa.int64()),
-    ]
-)
 
 
 def probe_layers(job: Job, layers: Sequence[Layer], summary: Summary) -> None:
@@ -47,13 +30,7 @@ def probe_layers(job: Job, layers: Sequence[Layer], summary: Summary) -> None:
         return
     table = pa.Table.from_pylist(rows, schema=PROBE)
     write_table(job.store, "explanation/probe.parquet", table)
-    bars = [
-        Bar(str(row["layer"]), float(str(row["accuracy"])), float(str(row["chance"])))
-        for row in rows
-    ]
-    note = "accuracy of one linear layer on frozen features, cross-validated; line: chance"
-    sheet = draw_bars("Linear probe", bars, note)
-    write_bytes(job.store, "explanation/probe.png", png(sheet))
+    write_bytes(job.store, "explanation/probe.png", draw_probe(table))
 
 
 def probe_layer(job: Job, layer: Layer, summary: Summary) -> dict[str, object] | None:
@@ -71,7 +48,7 @@ def probe_layer(job: Job, layer: Layer, summary: Summary) -> dict[str, object] |
     (owner,) = ledger.claim(job.store, Pass("probe", {}, (layer.name,), inputs))
     path = f"explanation/probe/{layer.name}.parquet"
     if not ledger.done(job.store, owner):
-        table = pa.Table.from_pylist(probed(job, run, layer), schema=PROBE)
+        table = probed(job, run, layer)
         ledger.commit(job.store, owner, Marker(UNIT, (write_table(job.store, path, table),)))
     found: list[dict[str, object]] = read_table(job.store, path).to_pylist()
     for row in found:
@@ -81,8 +58,8 @@ def probe_layer(job: Job, layer: Layer, summary: Summary) -> dict[str, object] |
     return None
 
 
-def probed(job: Job, run: Run, layer: Layer) -> list[dict[str, object]]:
-    """Probe one layer: one row, or none where there is nothing to tell apart."""
+def probed(job: Job, run: Run, layer: Layer) -> pa.Table:
+    """Probe one layer: one row, or none where its features do not fit or classes are too few."""
     size = sum(values.size for _, values in run.feature_blocks(layer.name))
     if size > LARGEST:
         log.info(
@@ -91,8 +68,7 @@ def probed(job: Job, run: Run, layer: Layer) -> list[dict[str, object]]:
             layer.name,
             size,
         )
-        return []
+        return PROBE.empty_table()
     keys, features = run.features(layer.name)
     labels = [job.images.labels.of(key) for key in keys]
-    found: Probe | None = probe(np.asarray(features), labels, job.config.seed)
-    return [] if found is None else [{"layer": layer.name, **asdict(found)}]
+    return probe_rows(layer.name, np.asarray(features), labels, job.config.seed)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from cnnvis_ray import ledger
-from cnnvis_ray.config.maximization import Channels
+from cnnvis_ray.config import Channels
 from cnnvis_ray.explanation import CropTask, Exemplar
 from cnnvis_ray.ledger import Pass, Run
 from cnnvis_ray.ledger.units import SLOTS

@@ -30,11 +30,10 @@ def quickstart(run_dir: str, sets: Sequence[str], replace: Sequence[str] = ()) -
         accuracy = train_digits(str(weights))
         log.info("it recognizes %.1f %% of the digits it did not see", 100 * accuracy)
     own = [
-        f"run_dir={run_dir}",
         f"network.name={NETWORK}",
         f"network.weights={weights}",
         "images.source=digits",
         f"layers={LAYERS}",
         "maximize={size: 32, steps: 64, channels: '0:16'}",
     ]
-    return run_verb("run", load_config(None, [*own, *sets]), replace)
+    return run_verb("run", load_config(None, [*own, *sets], run_dir), replace)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cnnvis_ray.config import Images
 from cnnvis_ray.config.explanation import Explain
 from cnnvis_ray.explanation.aims import Kind
+from cnnvis_ray.explanation.crops import Exemplar
 from cnnvis_ray.images import Source
 from cnnvis_ray.ledger import Pass
 from cnnvis_ray.network import Layer, ResolvedNetwork
@@ -15,7 +16,7 @@ class ExplanationSetup:
     """What all workers of an explanation share.
 
     Attributes:
-        kind: what the network's output is; None where heat maps are not asked.
+        kind: what the network's output is; None where its head has no weights.
         methods: those that this network can have.
         cam_layer: Grad-CAM's layer by name, empty where no method needs one.
         shown: the layers whose channels stand on image sheets.
@@ -57,19 +58,12 @@ class HeatTask:
     unit: str
     owner: Pass
     images: tuple[Wanted, ...]
+    size: int = 1
 
-
-@dataclass(frozen=True, slots=True)
-class Exemplar:
-    """One crop: the channel's image of that rank, and the place of its maximum."""
-
-    channel: int
-    rank: int
-    image_id: int
-    key: str
-    value: float
-    y: int
-    x: int
+    @property
+    def name(self) -> str:
+        """The unit's name, for messages."""
+        return self.unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +74,12 @@ class CropTask:
     owner: Pass
     layer: str
     exemplars: tuple[Exemplar, ...]
+    size: int = 1
+
+    @property
+    def name(self) -> str:
+        """Layer and unit, for messages."""
+        return f"{self.layer} {self.unit}"
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -89,7 +89,17 @@ class CropTask:
 
 @dataclass(frozen=True, slots=True)
 class ExplanationReport:
-    """What became of a task: how many images were read, and which could not be."""
+    """How many images a task had, and the keys of those that could not be read."""
 
     images: int
     unreadable: tuple[str, ...]
+
+    @property
+    def rejects(self) -> int:
+        """How many images could not be read."""
+        return len(self.unreadable)
+
+    @property
+    def warnings(self) -> list[str]:
+        """One for each image that could not be read."""
+        return [f"image {key!r} cannot be read any more" for key in self.unreadable]

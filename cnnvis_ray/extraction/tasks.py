@@ -49,6 +49,16 @@ class ExtractionTask:
     only: frozenset[int] | None = None
 
     @property
+    def name(self) -> str:
+        """The unit's name, for messages."""
+        return self.unit.name
+
+    @property
+    def size(self) -> int:
+        """How many images it is."""
+        return len(self.unit)
+
+    @property
     def wanted(self) -> list[tuple[int, str]]:
         """Slot and key of every image that is to be read, by slot."""
         without = self.rejects | self.crashed

@@ -26,8 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from cnnvis_ray.errors import HeldError
-from cnnvis_ray.ledger.fingerprints import Value
-from cnnvis_ray.ledger.passes import dump
+from cnnvis_ray.ledger.identity import Value, dump
 from cnnvis_ray.storage import Store
 
 try:

@@ -23,18 +23,6 @@ TILE_IMAGES = 16  # at 128 px the fastest on two cores: 4.95 ms an image, 5.66 a
 TILE_PIXELS = TILE_IMAGES * 128**2  # bounds memory: at 512 px one image at a time
 LOOK_EVERY = 16  # steps between looks at whether a gradient arrives: one costs 1 % of a step
 
-# Adam's step and the memory of its two averages. fourier: measured on squeezenet1_1, 128 steps,
-# lucid's (0.05, 0.9, 0.999) in brackets: features.10 reaches 6.6 times the best photo in the median
-# (5.0), 96 % of class pictures are recognized by squeezenet1_0 (82 %); a rate that falls to 0 costs
-# a tenth of both.
-# pixel: lucid, optvis/render.py; normalized: the seed; maco: phases, in radians
-STRIDES = {
-    "fourier": (0.1, 0.8, 0.95),
-    "pixel": (0.05, 0.9, 0.999),
-    "normalized": (0.01, 0.9, 0.999),
-    "maco": (0.05, 0.8, 0.95),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Slope:
@@ -103,7 +91,7 @@ def ascend(slope: Slope, start: Tensor, placements: Tensor | None, aim: Aim) -> 
     """
     recipe = slope.recipe
     parameters = start.clone().requires_grad_()
-    optimizer = make_optimizer(recipe, parameters)
+    optimizer = make_optimizer(slope, parameters)
     trail = Trail(recipe.steps, start)
     views = None if placements is None else view_of(placements, slope.canvas.size, slope.window)
     for step in range(recipe.steps):
@@ -123,7 +111,7 @@ def ascend(slope: Slope, start: Tensor, placements: Tensor | None, aim: Aim) -> 
 
 
 class Trail:
-    """What a climb leaves behind, gathered on its device so that no step waits for the CPU."""
+    """The numbers of a climb, gathered on its device so that no step waits for the CPU."""
 
     def __init__(self, steps: int, like: Tensor) -> None:
         batch, device = len(like), like.device
@@ -138,7 +126,7 @@ class Trail:
         self.peaks[step] = peaks
 
     def feel(self, gradient: Tensor) -> Tensor:
-        """Note which images a gradient reached; tell which it did not: ``[batch]``."""
+        """Note which images a gradient reached; return which it did not: ``[batch]``."""
         moved = any_of(gradient)
         self.felt |= moved
         return ~moved
@@ -159,23 +147,23 @@ class Trail:
         )
 
 
-def make_optimizer(recipe: Maximize, parameters: Tensor) -> torch.optim.Adam:
+def make_optimizer(slope: Slope, parameters: Tensor) -> torch.optim.Adam:
     """Set up Adam with the recipe's step, or with the one that suits the parametrization."""
-    rate, *betas = STRIDES[recipe.parametrization]
-    if recipe.learning_rate != "auto":
-        rate = recipe.learning_rate
-    return torch.optim.Adam([parameters], lr=rate, betas=(betas[0], betas[1]), fused=True)
+    stride = slope.parametrization.stride
+    asked = slope.recipe.learning_rate
+    rate = stride.learning_rate if asked == "auto" else asked
+    return torch.optim.Adam([parameters], lr=rate, betas=stride.betas, fused=True)
 
 
 def any_of(values: Tensor) -> Tensor:
-    """Tell for each entry of a batch whether it has anything but zeros: ``[batch]``."""
+    """Check for each entry of a batch whether anything is not zero: ``[batch]``."""
     return values.flatten(1).any(1)
 
 
 def climb(
     slope: Slope, parameters: Tensor, view: View | None, aim: Aim
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Look for the way up.
+    """Return where the batch is and which way is up.
 
     An image whose objective is not finite gets no pull; its neighbours do not notice.
 
@@ -205,9 +193,9 @@ def activate(slope: Slope, inputs: Tensor) -> Tensor:
 
 
 def tile_images(window: tuple[int, int]) -> int:
-    """Tell how many images of a size the cut network gets at a time."""
+    """Return how many images of a size the cut network gets at a time: a power of 2."""
     fitting = max(1, min(TILE_IMAGES, TILE_PIXELS // (window[0] * window[1])))
-    return 1 << (fitting.bit_length() - 1)  # a power of 2 divides the usual batches
+    return 1 << (fitting.bit_length() - 1)  # divides the usual batches
 
 
 def in_tiles(cut: Cut, inputs: Tensor) -> Tensor:

@@ -5,21 +5,19 @@ Only reads the runs, and writes into the first one's compare/NAME. No network is
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import PurePosixPath
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.explanation.groups import png
+from cnnvis_ray.explanation import Compared, compare_layers, gram
+from cnnvis_ray.explanation.heat import png
 from cnnvis_ray.explanation.image_sheets import beside
-from cnnvis_ray.explanation.matrices import draw_matrix
-from cnnvis_ray.explanation.similarity import Gram, gram, linear_cka
+from cnnvis_ray.explanation.plots import draw_matrix
 from cnnvis_ray.ledger import Run, open_run
 from cnnvis_ray.storage import write_bytes, write_table
 
@@ -27,25 +25,6 @@ log = logging.getLogger(__name__)
 
 MOST_IMAGES = 1000  # bounds memory: 8 MB a layer
 FEWEST_IMAGES = 5
-CKA = pa.schema(
-    [
-        ("run", pa.string()),
-        ("layer", pa.string()),
-        ("other_run", pa.string()),
-        ("other_layer", pa.string()),
-        ("cka", pa.float64()),  # null where the images do not differ in one of the layers
-        ("images", pa.int64()),
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One layer of one run, and how it places the images."""
-
-    run: str
-    layer: str
-    gram: Gram
 
 
 def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[str]:
@@ -72,11 +51,12 @@ def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[st
         )
     folder = f"compare/{name}"
     store = runs[0].store
-    table = [[linear_cka(one.gram, other.gram) for other in layers] for one in layers]
-    write_table(store, f"{folder}/cka.parquet", rows_of(layers, table, len(keys)))
+    table = compare_layers(layers)
+    write_table(store, f"{folder}/cka.parquet", table)
     named = [f"{layer.run}  {layer.layer}" for layer in layers]
     title = f"Linear CKA, {len(keys):,} images"
-    write_bytes(store, f"{folder}/cka.png", png(draw_matrix(title, named, table)))
+    values = table["cka"].to_numpy().reshape(len(layers), len(layers))
+    write_bytes(store, f"{folder}/cka.png", draw_matrix(title, named, values))
     count = 0
     for sheets in side_by_side(runs):
         path = f"{folder}/images/{PurePosixPath(sheets[0][1]).name}"
@@ -131,25 +111,6 @@ def features_of(run: Run, layer: str, wanted: NDArray[np.int64]) -> NDArray[np.f
         kept = [place for place, image in enumerate(ids.tolist()) if image in chosen]
         found.update(zip(ids[kept].tolist(), values[kept], strict=True))
     return np.stack([found[image] for image in wanted.tolist()])
-
-
-def rows_of(
-    layers: Sequence[Compared], table: Sequence[Sequence[float | None]], images: int
-) -> pa.Table:
-    """Lay the comparison out, a row a pair."""
-    rows = [
-        {
-            "run": one.run,
-            "layer": one.layer,
-            "other_run": other.run,
-            "other_layer": other.layer,
-            "cka": table[row][column],
-            "images": images,
-        }
-        for row, one in enumerate(layers)
-        for column, other in enumerate(layers)
-    ]
-    return pa.Table.from_pylist(rows, schema=CKA)
 
 
 def side_by_side(runs: Sequence[Run]) -> Iterator[list[tuple[Run, str]]]:

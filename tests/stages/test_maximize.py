@@ -12,7 +12,7 @@ from cnnvis_ray import ledger
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.ledger import Run
-from cnnvis_ray.stages.catalogue import name_channels
+from cnnvis_ray.maximization.catalogue import name_channels
 from cnnvis_ray.stages.job import open_job
 from tests.stages.conftest import write_photos
 

@@ -1,19 +1,24 @@
-"""Actors: what runs in a worker's process, and the driver's view of one."""
+"""Workers: what runs in an actor's process, the driver's view of one, and what is counted.
+
+Counters appear as ``ray_cnnvis_*_total`` in Prometheus. A result with counts (images, rejects,
+bytes, seconds) is counted by stage and worker; retries, deaths and time limits by themselves.
+"""
 
 import re
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import ray
+from ray.util.metrics import Counter
 
-from cnnvis_ray.cluster.placement import Placement, Seat
+from cnnvis_ray.cluster.placement import Placement, Slot
 
 Setup = TypeVar("Setup")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-MakeWorker = Callable[[Setup, Seat], Callable[[Task], Result]]
+MakeWorker = Callable[[Setup, Slot], Callable[[Task], Result]]
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Ray paints its messages
 
 
@@ -24,15 +29,15 @@ class Actor(Generic[Setup, Task, Result]):
     actor whose constructor's arguments left the object store.
     """
 
-    def __init__(self, make_worker: MakeWorker[Setup, Task, Result], seat: Seat) -> None:
+    def __init__(self, make_worker: MakeWorker[Setup, Task, Result], slot: Slot) -> None:
         self.make_worker = make_worker
-        self.seat = seat
+        self.slot = slot
         self.worker: Callable[[Task], Result] | None = None
 
     def ready(self, setup: Setup) -> None:
         """Build the worker, unless it is built."""
         if self.worker is None:
-            self.worker = self.make_worker(setup, self.seat)
+            self.worker = self.make_worker(setup, self.slot)
 
     def do(self, task: Task) -> Result:
         """Do one task."""
@@ -57,14 +62,14 @@ class Method(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class WorkerHandle:
     """The driver's view of one actor.
 
     Attributes:
         pinging: whether an answer is awaited before it gets work.
         restarts: how often Ray had restarted it when it last answered.
         ping_at: not to be asked before, on the driver's clock.
-        in_flight: calls sent and not landed.
+        in_flight: calls that were sent and have not returned.
         alone: whether a suspect runs here.
         since: when the call that runs now began, on the driver's clock.
     """
@@ -84,11 +89,11 @@ class Place:
         ray.kill(self.handle, no_restart=not restart)  # type: ignore[arg-type]
 
 
-def hire(
+def start_workers(
     make_worker: MakeWorker[Setup, Task, Result], placement: Placement, numbers: range
-) -> list[Place]:
+) -> list[WorkerHandle]:
     """Start actors; Ray restarts one whose process or node dies, wherever there is room."""
-    seat = Seat("cuda:0" if placement.gpus else "cpu", placement.cpus)
+    slot = Slot("cuda:0" if placement.gpus else "cpu", placement.cpus)
     actor = ray.remote(Actor).options(
         num_gpus=placement.gpus,
         num_cpus=placement.cpus,
@@ -96,20 +101,67 @@ def hire(
         max_task_retries=0,
     )
     return [
-        Place(number, actor.remote(make_worker, seat))  # type: ignore[arg-type]
+        WorkerHandle(number, actor.remote(make_worker, slot))  # type: ignore[arg-type]
         for number in numbers
     ]
 
 
-def num_restarts(place: Place) -> int:
+def num_restarts(worker: WorkerHandle) -> int:
     """Ask Ray how often it has restarted an actor."""
-    identity = place.handle._actor_id.hex()
+    identity = worker.handle._actor_id.hex()
     return int(ray._private.state.actors(identity).get("NumRestarts", 0))
 
 
 def one_line(failure: BaseException) -> str:
-    """Say a failure in one line: its type, its text, and where it was raised."""
+    """Return a failure as one line: its type, its text, and where it was raised."""
     text = " ".join(COLOURS.sub("", str(failure)).split())
     frames = traceback.extract_tb(failure.__traceback__)
     where = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
     return f"{type(failure).__name__}: {text[:300]}{where}"
+
+
+KINDS = {
+    "images": "images done",
+    "rejects": "images that could not be used",
+    "bytes": "bytes written",
+    "seconds": "seconds that workers were busy",
+    "pictures": "pictures made",
+    "retries": "tasks tried again",
+    "deaths": "worker processes that died",
+    "overdue": "tasks ended for taking too long",
+}
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A result that can be counted."""
+
+    @property
+    def stage(self) -> str:
+        """The verb that it belongs to."""
+
+    def counts(self) -> dict[str, float]:
+        """Return numbers by kind, each one of `KINDS`."""
+
+
+class Counters:
+    """The counters of one driver, made when they are first needed."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Counter] = {}
+        self.totals: dict[str, float] = {}
+
+    def add(self, kind: str, amount: float, stage: str, worker: int) -> None:
+        """Count."""
+        if amount <= 0:
+            return
+        if kind not in self.made:
+            self.made[kind] = Counter(f"cnnvis_{kind}", KINDS[kind], ("stage", "worker"))
+        self.made[kind].inc(amount, {"stage": stage, "worker": str(worker)})
+        self.totals[kind] = self.totals.get(kind, 0.0) + amount
+
+    def take(self, result: object, worker: int) -> None:
+        """Count a result that has counts."""
+        if isinstance(result, Counted):
+            for kind, amount in result.counts().items():
+                self.add(kind, amount, result.stage, worker)

@@ -1,10 +1,10 @@
-"""What became of a channel: whether it needs another attempt, its status, what to say of it.
+"""What became of a channel: whether it needs another attempt, its status, and a remark.
 
 ``live``: the picture excites its channel more than its start did. ``dead``: no gradient reached
 the image in any attempt and no image excites the channel; without images, only where no gradient
 came through even with silent activations bypassed, which zero weights alone bring about.
 ``stuck``: anything else. A picture that is grey, or below the best of the run's images, is tried
-again, but that is no matter of status, which says what the gradient did.
+again; its status is not affected, since that states what the gradient did.
 """
 
 import math
@@ -14,11 +14,10 @@ import numpy as np
 
 from cnnvis_ray.config.maximization import Maximize
 from cnnvis_ray.maximization.batches import Climbed
-from cnnvis_ray.maximization.objectives import parse_objective
+from cnnvis_ray.maximization.objectives import is_comparable, main_term
 from cnnvis_ray.maximization.records import Setting, Status
 
 GREY_DEVIATION = 8.0  # of 255 levels: acceptance/no-blank-squares
-COMPARABLE = {"channel", "class", "logit"}  # what the images' statistics hold as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +50,33 @@ def join(record: Record | None, climbed: Climbed, recipe: Maximize) -> Record:
     )
 
 
-def main_term(recipe: Maximize) -> tuple[str, float]:
-    """Take the term of an objective that is measured, the first one, with its weight."""
-    return next(iter(parse_objective(recipe.objective).items()))
-
-
 def worth(climbed: Climbed, recipe: Maximize) -> float:
-    """Put a number on an attempt: its activation, turned round where it is minimized."""
+    """Return by what attempts are ranked: the activation, negated where it is minimized."""
     if not math.isfinite(climbed.activation):
         return -math.inf
     return math.copysign(1.0, main_term(recipe)[1]) * climbed.activation
 
 
 def has_climbed(climbed: Climbed, recipe: Maximize) -> bool:
-    """Tell whether the picture is further up than its start."""
+    """Check whether the picture is further up than its start."""
     rise = climbed.activation - climbed.start_activation
     return rise * main_term(recipe)[1] > 0
 
 
 def best_of_images(channel: int, recipe: Maximize, setting: Setting) -> float:
-    """Look up the activation that a picture should exceed; minus infinity where there is none."""
-    name, weight = main_term(recipe)
-    if setting.evidence is None or name not in COMPARABLE or weight < 0:
+    """Return the activation that a picture should exceed; minus infinity where there is none."""
+    if setting.evidence is None or main_term(recipe)[1] < 0 or not is_comparable(recipe):
         return -math.inf
     return float(setting.evidence.best[channel])
 
 
 def is_grey(climbed: Climbed) -> bool:
-    """Tell a picture that shows next to nothing."""
+    """Check whether a picture shows next to nothing."""
     return float(climbed.pixels.std()) < GREY_DEVIATION
 
 
 def is_done(record: Record, recipe: Maximize, setting: Setting) -> bool:
-    """Tell whether a channel needs no further attempt, or none can help."""
+    """Check whether a channel needs no further attempt, or none can help."""
     best = record.best
     if not math.isfinite(best.start_activation):
         return True
@@ -92,7 +85,7 @@ def is_done(record: Record, recipe: Maximize, setting: Setting) -> bool:
 
 
 def status_of(record: Record, recipe: Maximize, setting: Setting) -> Status:
-    """Say what became of a channel."""
+    """Decide what became of a channel."""
     best = record.best
     if has_climbed(best, recipe):
         return "live"
@@ -105,7 +98,7 @@ def status_of(record: Record, recipe: Maximize, setting: Setting) -> Status:
 
 
 def remark(record: Record, recipe: Maximize, setting: Setting) -> str:
-    """Say what a reader of the row must know; empty where nothing is amiss."""
+    """Return what a reader of the row must know; empty where nothing is amiss."""
     best = record.best
     finite = np.isfinite(best.curve)
     bar = best_of_images(best.climber.origin.channel, recipe, setting)
@@ -117,14 +110,14 @@ def remark(record: Record, recipe: Maximize, setting: Setting) -> str:
     if best.overwritten:
         remarks.append("measured after the in-place function that follows the layer")
     if best.halved_to is not None:
-        remarks.append(f"made in a batch of {best.halved_to} for want of memory")
+        remarks.append(f"made in a batch of {best.halved_to} because memory ran short")
     if best.activation < bar:
         remarks.append(f"below the best image, {bar:.4g}")
     return "; ".join(filter(None, remarks))
 
 
 def remark_on_target(climbed: Climbed) -> str:
-    """Say where the seed's target, the squared maximum, was no goal."""
+    """Return in how many steps the seed's target, the squared maximum, was not above the map."""
     silent = int((climbed.peaks == 0).sum())
     below = int(((climbed.peaks > 0) & (climbed.peaks < 1)).sum())
     steps = len(climbed.peaks)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnvis_ray.maximization.cutting import cut_after
-from cnnvis_ray.maximization.reordering import pooled_first
+from cnnvis_ray.maximization.cutting import cut_after, pooled_first
 from cnnvis_ray.network import Layer
 from tests.maximization.small_networks import find_layer
 

@@ -7,17 +7,19 @@ import io
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from torch import nn
 
-from cnnvis_ray.config import Maximize
+from cnnvis_ray.config.maximization import Maximize
 from cnnvis_ray.errors import ImageRejectedError
-from cnnvis_ray.images import Source, decode
+from cnnvis_ray.images import Reader, Source, decode
 from cnnvis_ray.ledger import ChannelUnit, Marker, Pass, commit
-from cnnvis_ray.maximization import Evidence, Picture, Setting, StartImage, maximize_channels
+from cnnvis_ray.maximization.maximizing import maximize_channels
+from cnnvis_ray.maximization.records import Evidence, Picture, Setting, StartImage
 from cnnvis_ray.network import Layer, ResolvedNetwork, build_module, prepare_device
 from cnnvis_ray.storage import ShardFile, Store, write_table
 
@@ -39,7 +41,7 @@ PICTURES = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class MaximizerSetup:
-    """What all workers share: the network, and where images are, for starts from one."""
+    """What all workers share: the network, and the source of images that attempts start from."""
 
     run_dir: str
     seed: int
@@ -50,7 +52,7 @@ class MaximizerSetup:
 
 @dataclass(frozen=True, slots=True)
 class ImageEvidence:
-    """What a run's images say of a layer, as it travels.
+    """What a run's images say of a layer, in the form that travels to a worker.
 
     Attributes:
         best: by channel, the largest mean activation of an image.
@@ -69,7 +71,7 @@ class MaximizationTask:
 
     Attributes:
         owner: the pass they belong to.
-        recipe: with the layer's overrides applied.
+        recipe: with the layer's overrides applied and its precision resolved.
         evidence: where the run has statistics of the layer.
         magnitude: the images' spectrum, for ``maco``.
     """
@@ -86,6 +88,16 @@ class MaximizationTask:
         """Every channel of the task."""
         return [channel for unit in self.units for channel in unit.channels]
 
+    @property
+    def name(self) -> str:
+        """Layer and units, for messages."""
+        return f"{self.layer.name} {', '.join(unit.name for unit in self.units)}"
+
+    @property
+    def size(self) -> int:
+        """How many channels it is."""
+        return len(self.channels)
+
 
 @dataclass(frozen=True, slots=True)
 class MaximizationReport:
@@ -97,45 +109,50 @@ class MaximizationReport:
 
 
 class Maximizer:
-    """Makes pictures with one network on one device."""
+    """Makes pictures with one network on one device.
+
+    The source is opened for the first image that an attempt starts from, once, and closed with
+    the worker.
+    """
 
     def __init__(self, setup: MaximizerSetup, device: str, threads: int) -> None:
         prepare_device(device, threads)
         self.setup = setup
         self.store = Store(setup.run_dir)
-        self.module = build_module(setup.network, device)
-        preprocess = setup.network.preprocess
-        self.setting = Setting(
-            preprocess.mean, preprocess.std, preprocess.crop, setup.seed, device
-        )
+        self.module: nn.Module = build_module(setup.network, device)
+        self.reader: Reader | None = None
+        needs = setup.network.preprocess
+        self.setting = Setting(needs.mean, needs.std, needs.crop, setup.seed, device)
 
     def __call__(self, task: MaximizationTask) -> MaximizationReport:
         """Make a task's pictures and commit unit by unit."""
         started = time.monotonic()
-        setting = replace(
-            self.setting, evidence=self.evidence(task.evidence), magnitude=task.magnitude
-        )
+        found, evidence = task.evidence, None
+        if found is not None:
+            keys = found.keys
+            evidence = Evidence(found.best, found.excited, lambda c: self.read_image(keys[c]))
+        setting = replace(self.setting, evidence=evidence, magnitude=task.magnitude)
         made = maximize_channels(self.module, task.layer, task.channels, task.recipe, setting)
         for unit in task.units:
             rows = [picture for picture in made if picture.channel in unit.channels]
-            file = self.write(task, unit, rows)
-            commit(self.store, task.owner, Marker(unit.name, (file,)))
+            commit(self.store, task.owner, Marker(unit.name, (self.write(task, unit, rows),)))
         live = sum(picture.status == "live" for picture in made)
         return MaximizationReport(len(made), live, time.monotonic() - started)
 
-    def evidence(self, found: ImageEvidence | None) -> Evidence | None:
-        """Give the engine what the images say, with a way to the images themselves."""
-        if found is None:
-            return None
-        return Evidence(found.best, found.excited, lambda c: self.read_image(found.keys[c]))
+    def close(self) -> None:
+        """Close the source, if an attempt has opened it."""
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
 
     def read_image(self, key: str | None) -> StartImage | None:
-        """Read the image that a picture may start from; None where it cannot be had any more."""
+        """Read the image that an attempt may start from; None where it cannot be read any more."""
         if key is None:
             return None
         try:
-            with self.setup.source.open() as reader:
-                image = decode(reader.fetch(key), self.setup.max_pixels)
+            if self.reader is None:
+                self.reader = self.setup.source.open()
+            image = decode(self.reader.fetch(key), self.setup.max_pixels)
         except ImageRejectedError:
             return None
         return StartImage(key, np.asarray(self.setup.network.preprocess.fit(image)))
@@ -144,27 +161,15 @@ class Maximizer:
         self, task: MaximizationTask, unit: ChannelUnit, rows: Sequence[Picture]
     ) -> ShardFile:
         """Write one unit's rows."""
-        token = secrets.token_hex(4)
         folder = f"maximization/{task.owner.subject}/{task.layer.name}"
-        return write_table(self.store, f"{folder}/{unit.name}.{token}.parquet", as_table(rows))
+        path = f"{folder}/{unit.name}.{secrets.token_hex(4)}.parquet"
+        return write_table(self.store, path, pictures_table(rows))
 
 
-def as_table(pictures: Sequence[Picture]) -> pa.Table:
-    """Lay pictures out as rows."""
-    columns = [
-        [picture.channel for picture in pictures],
-        [picture.variant for picture in pictures],
-        [png(picture.pixels) for picture in pictures],
-        [picture.status for picture in pictures],
-        [picture.activation for picture in pictures],
-        [picture.start_activation for picture in pictures],
-        [picture.attempts for picture in pictures],
-        [picture.curve for picture in pictures],
-        [picture.start_key for picture in pictures],
-        [picture.note for picture in pictures],
-    ]
-    arrays = [pa.array(column, f.type) for column, f in zip(columns, PICTURES, strict=True)]
-    return pa.table(arrays, schema=PICTURES)
+def pictures_table(pictures: Sequence[Picture]) -> pa.Table:
+    """Lay pictures out as rows of `PICTURES`."""
+    rows = [asdict(picture) | {"picture": png(picture.pixels)} for picture in pictures]
+    return pa.Table.from_pylist(rows, schema=PICTURES)
 
 
 def png(pixels: np.ndarray) -> bytes:

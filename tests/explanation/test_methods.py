@@ -6,13 +6,19 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from cnnvis_ray.config import Explain
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.explanation.aims import Aimed, Kind, find_kind
-from cnnvis_ray.explanation.gradients import (
+from cnnvis_ray.explanation.aims import Aimed, Aims, Kind, find_kind
+from cnnvis_ray.explanation.methods import (
     METHODS,
+    Answer,
+    Method,
+    Question,
+    check_guided,
+    check_methods,
+    choose_methods,
     count_hooks,
     find_cam_layer,
-    gradient_heat,
 )
 from cnnvis_ray.network import Preprocess, trace_layers
 from tests.explanation.networks import Control, Pooled, UNet, seeded
@@ -20,35 +26,51 @@ from tests.explanation.networks import Control, Pooled, UNet, seeded
 BATCH = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
+def heat_of(
+    method: str, aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module, pixels: int = 3
+) -> Tensor:
+    side, colours = batch.shape[2], batch.shape[1]
+    question = Question(
+        aimed,
+        np.zeros((pixels, side, side, colours), np.uint8),
+        batch,
+        aims,
+        Preprocess(side, side, colours, (0.5,) * colours, (0.5,) * colours),
+        Explain(patch=side // 2, stride=side // 2, batch_size=4),
+        layer,
+    )
+    return torch.from_numpy(METHODS[method].explain(question).heat)
+
+
 def test_grad_cam_on_pooling_and_linear_is_cam() -> None:
     network = Pooled()
     aimed = Aimed(seeded(network), "classes")
     aims = aimed.aim(BATCH, None)
-    heat = gradient_heat("grad_cam", aimed, BATCH, aims, network.relu)
+    heat = heat_of("grad_cam", aimed, BATCH, aims, network.relu)
     maps = torch.relu(network.conv(BATCH))
     weights = network.head.weight[aims.index]
     cam = torch.relu((weights[:, :, None, None] * maps).sum(1))
     factor = 16 * 16
-    torch.testing.assert_close(heat * factor, cam, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(heat.float() * factor, cam, rtol=1e-4, atol=1e-5)
 
 
 def test_saliency_is_the_gradient() -> None:
     network = Pooled()
     aimed = Aimed(seeded(network), "classes")
     aims = aimed.aim(BATCH, 2)
-    heat = gradient_heat("saliency", aimed, BATCH, aims, network.relu)
+    heat = heat_of("saliency", aimed, BATCH, aims, network.relu)
     network.relu.inplace = False
     given = BATCH.clone().requires_grad_(True)
     network(given)[:, 2].sum().backward()
     assert given.grad is not None
-    torch.testing.assert_close(heat, given.grad.abs().amax(1))
+    torch.testing.assert_close(heat.float(), given.grad.abs().amax(1))
 
 
 def test_integrated_gradients_add_up() -> None:
     network = Pooled()
     aimed = Aimed(seeded(network), "classes")
     aims = aimed.aim(BATCH, 1)
-    heat = gradient_heat("integrated_gradients", aimed, BATCH, aims, network.relu)
+    heat = heat_of("integrated_gradients", aimed, BATCH, aims, network.relu)
     difference = network(BATCH)[:, 1] - network(torch.zeros_like(BATCH))[:, 1]
     assert (heat.sum((1, 2)) >= difference.abs() * 0.98).all()  # absolute values: at least the sum
 
@@ -73,9 +95,7 @@ def test_nothing_stays_on_a_network(
     batch = preprocess.normalize(random.integers(0, 256, shape, dtype=np.uint8))
     flags = [getattr(below, "inplace", None) for below in network.modules()]
     aimed = Aimed(network, kind)
-    heat = gradient_heat(
-        method, aimed, batch, aimed.aim(batch, None), network.get_submodule(layer)
-    )
+    heat = heat_of(method, aimed, batch, aimed.aim(batch, None), network.get_submodule(layer), 2)
     assert heat.shape == (2, preprocess.crop, preprocess.crop)
     assert bool(heat.isfinite().all())
     assert (heat >= 0).all()
@@ -94,7 +114,7 @@ def test_hooks_go_even_if_the_network_fails() -> None:
     aims = Aimed(seeded(Pooled()), "classes").aim(BATCH, None)
     for method in METHODS:
         with pytest.raises(RuntimeError, match="out of memory"):
-            gradient_heat(method, aimed, BATCH, aims, network.relu)
+            heat_of(method, aimed, BATCH, aims, network.relu)
     assert count_hooks(network) == 0
     assert network.relu.inplace
 
@@ -141,3 +161,42 @@ def test_cam_layers_are_the_deepest_maps() -> None:
     table = trace_layers(Pooled(), Pooled().preprocess)
     with pytest.raises(RefusedError, match="no maps to weight"):
         find_cam_layer(table, "head")
+
+
+def test_an_entry_in_the_dict_is_all_that_a_method_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def toy(question: Question) -> Answer:
+        return Answer(question.pixels[..., 0].astype(np.float64))
+
+    monkeypatch.setitem(METHODS, "toy", Method(toy))
+    explain = Explain().model_copy(update={"methods": ["toy", "saliency", "toy"]})
+    assert choose_methods(explain, 64) == ["toy", "saliency"]
+    aimed = Aimed(seeded(Pooled()), "classes")
+    assert heat_of("toy", aimed, BATCH, aimed.aim(BATCH, None), aimed).shape == (3, 16, 16)
+
+
+def test_an_unknown_method_is_refused_with_the_near_ones() -> None:
+    with pytest.raises(
+        RefusedError,
+        match=r"explain.methods: 'grad-cam' is unknown; did you mean grad_cam.*'lime'",
+    ):
+        check_methods(["saliency", "grad-cam", "lime"])
+
+
+class Functional(Pooled):
+    """Calls ReLU as a function beside its module."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.relu(self.relu(self.conv(batch))).mean((2, 3)))
+        return logits
+
+
+def test_guided_backpropagation_is_refused_where_relu_is_a_function() -> None:
+    network = seeded(Functional())
+    names = ["saliency", "guided_backprop", "guided_grad_cam"]
+    with pytest.raises(
+        RefusedError, match=r"guided_backprop and guided_grad_cam .*as a function 1 times"
+    ):
+        check_guided(names, network, Pooled().preprocess)
+    check_guided(["saliency"], network, Pooled().preprocess)
+    check_guided(names, seeded(Pooled()), Pooled().preprocess)
+    assert count_hooks(network) == 0

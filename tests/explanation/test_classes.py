@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from cnnvis_ray.explanation.probing import probe
-from cnnvis_ray.explanation.selectivity import channel_values, class_means
-from cnnvis_ray.explanation.similarity import gram, linear_cka
+from cnnvis_ray.explanation.classes import class_means, measure_classes, probe
+from cnnvis_ray.explanation.comparison import Compared, compare_layers, gram, linear_cka
 
 RANDOM = np.random.default_rng(0)
 
@@ -39,16 +38,26 @@ def test_selectivity_by_hand() -> None:
     assert found[:2] == pytest.approx([0.6, 0.0])
     assert np.isnan(found[2])  # a silent channel selects nothing
     assert found[3] == pytest.approx(1.0)
-    assert means.strongest(0, 1) == [("dog", 4.0)]
+    assert means.strongest(0)[0] == {"name": "dog", "mean": 4.0}
     assert class_means([(["dog", None], values[:2])], 4) is None
 
 
 def test_features_come_back_to_channels() -> None:
     maps = RANDOM.normal(size=(2, 3, 4, 4)).astype(np.float32)
-    flat = channel_values(maps.reshape(2, -1), "flatten", (3, 4, 4))
-    assert flat is not None
-    np.testing.assert_allclose(flat, maps.mean((2, 3)), rtol=1e-5, atol=1e-6)
-    assert channel_values(maps.reshape(2, -1), "sketch:48", (3, 4, 4)) is None
+    block = (["dog", "cat"], maps.reshape(2, -1))
+    means = measure_classes([block], "flatten", (3, 4, 4))
+    assert means is not None
+    np.testing.assert_allclose(means.means, maps.mean((2, 3))[::-1], rtol=1e-5, atol=1e-6)
+    assert measure_classes([block], "sketch:48", (3, 4, 4)) is None
+    assert means.table().column_names == ["channel", "selectivity", "classes"]
+
+
+def test_layers_are_compared_in_pairs() -> None:
+    features = [RANDOM.normal(size=(9, 4)), np.ones((9, 3))]
+    layers = [Compared("run", str(place), gram(one)) for place, one in enumerate(features)]
+    table = compare_layers(layers)
+    assert table["cka"].to_pylist() == [pytest.approx(1), None, None, None]
+    assert set(table["images"].to_pylist()) == {9}
 
 
 def test_a_probe_finds_what_is_there_and_only_that() -> None:

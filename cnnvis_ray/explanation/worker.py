@@ -12,13 +12,12 @@ import pyarrow as pa
 from PIL import Image
 
 from cnnvis_ray.errors import ImageRejectedError
-from cnnvis_ray.explanation import schemas
 from cnnvis_ray.explanation.aims import Aimed
-from cnnvis_ray.explanation.crops import Fitted, crop_row
-from cnnvis_ray.explanation.groups import Group, Row, Shown, png
+from cnnvis_ray.explanation.crops import CROPS, Exemplar, Fitted, crop_row
+from cnnvis_ray.explanation.groups import Group, Row, Shown
+from cnnvis_ray.explanation.heat import heat_schema, png
 from cnnvis_ray.explanation.tasks import (
     CropTask,
-    Exemplar,
     ExplanationReport,
     ExplanationSetup,
     HeatTask,
@@ -51,6 +50,10 @@ class Explainer:
             return self.crop(task)
         return self.explain(task)
 
+    def close(self) -> None:
+        """Close the source."""
+        self.reader.close()
+
     def crop(self, task: CropTask) -> ExplanationReport:
         """Cut the crops of one layer from the images of one unit."""
         layer, preprocess = self.setup.layers[task.layer], self.setup.network.preprocess
@@ -62,7 +65,7 @@ class Explainer:
                 unreadable.append(own[0])
                 continue
             rows.extend(crop_row(exemplar, layer, fitted, preprocess) for exemplar in own)
-        table = pa.Table.from_pylist(rows, schema=schemas.CROPS)
+        table = pa.Table.from_pylist(rows, schema=CROPS)
         path = f"explanation/crops/{task.layer}/{task.unit}.{secrets.token_hex(4)}.parquet"
         gone = tuple(exemplar.image_id % SLOTS for exemplar in unreadable)
         marker = Marker(task.unit, (write_table(self.store, path, table),), gone)
@@ -85,7 +88,7 @@ class Explainer:
                 shown = Shown(self.setup, self.module, usable, np.stack(pixels), self.device)
                 rows.extend(self.explain_group(shown, sheets))
         side = min(self.setup.explain.map_size, self.setup.network.preprocess.crop)
-        table = pa.Table.from_pylist(rows, schema=schemas.heat(side))
+        table = pa.Table.from_pylist(rows, schema=heat_schema(side))
         path = f"explanation/heat/{task.unit}.{secrets.token_hex(4)}.parquet"
         written = write_table(self.store, path, table)
         gone = tuple(image.image_id % SLOTS for image in unreadable)
@@ -93,7 +96,7 @@ class Explainer:
         return ExplanationReport(len(task.images), tuple(image.key for image in unreadable))
 
     def explain_group(self, shown: Shown, sheets: list[ShardFile]) -> list[Row]:
-        """Explain images that share a batch: write their sheets, give their rows."""
+        """Explain images that share a batch: write their sheets, return their rows."""
         if self.setup.kind is None:
             drawn, rows = shown.sheets(), []
         else:

@@ -1,8 +1,8 @@
 """Before work starts: does every node reach the run directory, the source and the network's code?
 
 Each node writes a probe file, reads the driver's, fetches one image and imports the user's own
-network. One node alone, which is the driver's, is not asked. A node that joins later is asked by
-the workers that start there.
+network. A single node is the driver's and is not checked. On a node that joins later its workers
+check that they see the run.
 """
 
 import secrets

@@ -1,5 +1,6 @@
 """The verb ``quickstart``: train the digits network, then every stage, without data or network."""
 
+import json
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -44,8 +45,6 @@ def quickstart(run_dir: str, sets: Sequence[str], replace: Sequence[str] = ()) -
             accuracy = train_digits(str(trained))
             beside.write(weights, trained.read_bytes())
         log.info("it recognizes %.1f %% of the digits it did not see", 100 * accuracy)
-    own = [
-        *SETTINGS,
-        f"network.weights={beside.path(weights) if beside.is_local else f'{parent}/{weights}'}",
-    ]
+    path = beside.path(weights) if beside.is_local else f"{parent}/{weights}"
+    own = [*SETTINGS, f"network.weights={json.dumps(path.replace('${', '$${'))}"]
     return run_verb("run", load_config(None, [*own, *sets], run_dir), replace)

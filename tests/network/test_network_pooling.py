@@ -146,16 +146,16 @@ def test_stored_features_become_one_number_per_channel(name: str) -> None:
     pooling = make_pooling(name, 0)
     wanted = maps.amax((2, 3)) if name == "max" else maps.mean((2, 3))
     found = pooling.channel_values(pooling(maps).numpy(), (5, 4, 4))
-    assert found is not None
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     nothing = pooling.channel_values(np.zeros((0, pooling.width(5, 4, 4))), (5, 4, 4))
-    assert nothing is not None
     assert nothing.shape == (0, 5)
 
 
 def test_a_sketch_has_no_channels() -> None:
     pooling = make_pooling("sketch:10", 0)
-    assert pooling.channel_values(np.zeros((3, 10)), (5, 4, 4)) is None
+    assert not pooling.per_channel
+    with pytest.raises(RefusedError, match="keeps no channels apart"):
+        pooling.channel_values(np.zeros((3, 10)), (5, 4, 4))
     assert pooling.seeded
     assert not make_pooling("grid:2", 0).seeded
 
@@ -172,7 +172,6 @@ def test_a_new_pooling_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(pooled, 2 * MAPS.var((2, 3)))
     assert pooling.width(2, 3, 4) == 2
     values = pooling.channel_values(pooled.numpy(), (2, 3, 4))
-    assert values is not None
     np.testing.assert_array_equal(values, pooled)
     with pytest.raises(RefusedError, match=r"did you mean spread.*allowed: .*spread:N"):
         make_pooling("spred", 0)

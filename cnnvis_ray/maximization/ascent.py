@@ -17,7 +17,7 @@ from cnnvis_ray.maximization.cutting import Cut
 from cnnvis_ray.maximization.objectives import Aim, Objective, own_maps
 from cnnvis_ray.maximization.parametrizations import Canvas, Parametrization
 from cnnvis_ray.maximization.redirection import Redirection
-from cnnvis_ray.maximization.transforms import View, place, view_of
+from cnnvis_ray.maximization.transforms import View, view_images, view_of
 
 TILE_IMAGES = 16  # at 128 px the fastest on two cores: 4.95 ms an image, 5.66 at 4 (features.10)
 TILE_PIXELS = TILE_IMAGES * 128**2  # bounds memory: at 512 px one image at a time
@@ -172,11 +172,8 @@ def climb(
         gradient of minus the objective, of the parameters' shape.
     """
     images = slope.parametrization.image(parameters)
-    if view is None:
-        inputs = slope.normalize(images)
-    else:
-        inputs = place(images, view, slope.mean, slope.std)
-    activation = activate(slope, inputs)
+    seen = view_images(images, view, slope.mean, slope.std) if view else slope.normalize(images)
+    activation = activate(slope, seen)
     values = slope.objective(activation, aim)
     loss = -torch.where(values.isfinite(), values, 0.0).sum()
     (gradient,) = torch.autograd.grad(loss, parameters)

@@ -140,17 +140,17 @@ def climb_batch(
     return [
         Climbed(
             climber,
-            frames[place],
-            float(activation[place]),
-            float(start_activation[place]),
-            ascent.curve[place],
-            ascent.peaks[place],
-            bool(ascent.felt[place]),
-            bool(ascent.reached[place]),
+            frames[position],
+            float(activation[position]),
+            float(start_activation[position]),
+            ascent.curve[position],
+            ascent.peaks[position],
+            bool(ascent.felt[position]),
+            bool(ascent.reached[position]),
             halved_to,
             slope.overwritten,
         )
-        for place, climber in enumerate(climbers)
+        for position, climber in enumerate(climbers)
     ]
 
 
@@ -178,10 +178,10 @@ def draw(
                 draw_placements(random, values, slope.canvas.size, slope.recipe.steps)
             )
     parameters = torch.from_numpy(np.stack(starts)).to(setting.device)
-    for place, climber in enumerate(climbers):
+    for position, climber in enumerate(climbers):
         if climber.start_image is not None:
             image = fit_pixels(climber.start_image.pixels, slope.canvas.size, slope.canvas.colours)
-            parameters[place] = slope.parametrization.encode(image[None].to(setting.device))[0]
+            parameters[position] = slope.parametrization.encode(image[None].to(setting.device))[0]
     if not placements:
         return parameters, None
     return parameters, torch.from_numpy(np.stack(placements, 1)).to(setting.device)

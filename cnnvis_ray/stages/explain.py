@@ -8,21 +8,15 @@ from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Progress, Seat, Session, place, work
 from cnnvis_ray.errors import IncompleteError, RefusedError
 from cnnvis_ray.explanation import (
-    METHODS,
     CropTask,
     Explainer,
     ExplanationSetup,
     HeatTask,
     Wanted,
-    check_guided,
-    check_target,
-    choose_methods,
-    find_cam_layer,
-    find_kind,
+    decide_setup,
 )
 from cnnvis_ray.ledger import Pass, Run
 from cnnvis_ray.ledger.units import SLOTS
-from cnnvis_ray.network import build_module, check_coverage, covers_head
 from cnnvis_ray.stages.cards import draw_cards
 from cnnvis_ray.stages.crops import crop_tasks
 from cnnvis_ray.stages.heat_maps import join_heat
@@ -86,44 +80,10 @@ def reconcile(job: Job, failed: Sequence[str]) -> None:
 
 
 def make_setup(job: Job) -> ExplanationSetup:
-    """Decide what can be explained of this network, and say what cannot.
-
-    Raises:
-        RefusedError: the configuration asks for what the network does not have.
-    """
-    config, vision = job.config, job.vision
-    shown = job.chosen(config.explain.layers)
-    check_coverage(vision.network, vision.table, shown)
-    headed = covers_head(vision.network, vision.table)
-    kind = None
-    methods: list[str] = []
-    cam_layer = ""
-    if headed:
-        output = vision.table.output
-        kind = find_kind(config.explain.output, output, vision.network.categories)
-        assert output is not None
-        check_target(config.explain.target, output)
-        preprocess = vision.network.preprocess
-        methods = choose_methods(config.explain, preprocess.crop)
-        if any(METHODS[name].needs_relu_modules for name in methods):
-            check_guided(methods, build_module(vision.network), preprocess)
-        if any(METHODS[name].needs_layer for name in methods):
-            cam_layer = find_cam_layer(vision.table, config.explain.cam_layer).name
-    else:
-        log.info("explain: the weights hold no head, so there are sheets without heat maps")
-    return ExplanationSetup(
-        config.run_dir,
-        config.seed,
-        job.images.source,
-        config.images,
-        config.explain,
-        vision.network,
-        kind,
-        tuple(methods),
-        cam_layer,
-        shown,
-        {layer.name: layer for layer in vision.table.layers},
-    )
+    """Decide what can be explained of this network."""
+    shown = job.chosen(job.config.explain.layers)
+    vision = job.vision
+    return decide_setup(job.config, job.images.source, vision.network, vision.table, shown)
 
 
 def heat_tasks(job: Job, setup: ExplanationSetup) -> list[HeatTask]:

@@ -5,8 +5,8 @@ to 10 degrees and crops by up to 4 again, one after the other and the same for a
 each image of a batch has its own numbers, and pad, jitter, scale and rotation are one matrix and
 one bilinear sampling, in which no image depends on another.
 
-What the network needs of an image (mean, deviation) is preprocess, not a transform; `view_images` does
-it on the way, since another pass over the images costs time.
+What the network needs of an image (mean, deviation) is preprocess, not a transform; `view_images`
+does it on the way, since another pass over the images costs time.
 """
 
 from collections.abc import Callable

@@ -174,7 +174,9 @@ class _Bounds(TorchFunctionMode):
         in_place = func.__name__.endswith("_") or named.get("inplace") or rest[-1:] == [True]
         before = inputs.clone() if in_place else inputs
         output = func(inputs, *rest, **named)
-        self.output, self.name = output, func.__name__.rstrip("_")
+        self.output, self.name = output, func.__name__.strip("_")
+        if rest[:2] == [0.0, 6.0]:
+            self.name = "relu6"  # nn.ReLU6 calls hard tanh with these bounds
         self.without = lambda: UNBOUNDED[func](before, *rest, **named)
         return output
 

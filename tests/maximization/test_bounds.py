@@ -45,8 +45,8 @@ def ending(function: Call, scale: float = 4.0) -> nn.Module:
 
 
 BOUNDED: dict[str, tuple[Call, str]] = {
-    "ReLU6": (nn.ReLU6(), "hardtanh"),
-    "ReLU6 in place": (nn.ReLU6(inplace=True), "hardtanh"),
+    "ReLU6": (nn.ReLU6(), "relu6"),
+    "ReLU6 in place": (nn.ReLU6(inplace=True), "relu6"),
     "relu6": (functional.relu6, "relu6"),
     "Sigmoid": (nn.Sigmoid(), "sigmoid"),
     "sigmoid": (torch.sigmoid, "sigmoid"),
@@ -107,5 +107,5 @@ def test_mobile_nets_of_torchvision(draw: Draw) -> None:
     torch.manual_seed(0)
     module = models.mobilenet_v2(weights=None).eval().requires_grad_(False)
     (picture,) = draw(module, "features.1.conv.0", [5], crop=32, steps=8)
-    assert "before the ceiling of hardtanh" in picture.note
+    assert "before the ceiling of relu6" in picture.note
     assert picture.pixels.std() > GREY_DEVIATION

@@ -50,6 +50,7 @@ class Holder:
 
     Attributes:
         process: what tells this process from a later one of the same number, on this machine.
+        machine: what tells this machine from another one of the same host name.
         since: when it began, UTC.
         renewed: when it last said so, in seconds since 1970 by its own clock.
         progress: what it works on, for `cnnvis status`.
@@ -63,11 +64,13 @@ class Holder:
     renewed: float
     beat: int = 0
     progress: Progress = field(default_factory=dict)
+    machine: str = ""
 
     @property
     def is_gone(self) -> bool:
         """Whether it ran on this machine and its process has ended."""
-        return self.host == socket.gethostname() and self.process != process_name(self.pid)
+        here = self.host == socket.gethostname() and self.machine == machine_name()
+        return here and self.process != process_name(self.pid)
 
     @property
     def expires_in(self) -> float:
@@ -76,6 +79,15 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} since {self.since}"
+
+
+def machine_name() -> str:
+    """Tell this boot and process space from others; empty where the system has no /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
 def process_name(pid: int) -> str:
@@ -101,11 +113,27 @@ def portable_name(pid: int) -> str:
 
 
 def read_holder(store: Store) -> Holder | None:
-    """Read who holds a run; none where nobody does or the file is being written."""
+    """Read who holds a run; None where nobody does, or the file is damaged."""
+    text = read_text(store)
+    return None if text is None else parse_holder(text)
+
+
+def read_text(store: Store) -> bytes | None:
+    """Read the lease as it lies there."""
     try:
-        return Holder(**json.loads(store.read(LEASE)))
-    except (FileNotFoundError, ValueError, TypeError):
+        return store.read(LEASE)
+    except FileNotFoundError:
         return None
+
+
+def parse_holder(text: bytes) -> Holder | None:
+    """Read a lease; None where it is damaged."""
+    try:
+        holder = Holder(**json.loads(text))
+        numbers = int(holder.pid), float(holder.renewed), dict(holder.progress)
+    except (ValueError, TypeError):
+        return None
+    return replace(holder, pid=numbers[0], renewed=numbers[1], progress=numbers[2])
 
 
 @contextmanager
@@ -135,7 +163,7 @@ class Lease:
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         pid = os.getpid()
         names = (secrets.token_hex(8), socket.gethostname(), pid, process_name(pid))
-        self.holder = Holder(*names, since, time.time())
+        self.holder = Holder(*names, since, time.time(), machine=machine_name())
         self.lost: Holder | None = None
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.keep_beating, name="lease", daemon=True)
@@ -146,7 +174,7 @@ class Lease:
         Raises:
             HeldError: another driver holds it.
         """
-        watched: Holder | None = None
+        watched: bytes | None = None
         while not self.try_once(watched):
             watched = self.watch()
         if not self.store.is_local and watched is not None:
@@ -155,12 +183,14 @@ class Lease:
             if self.lost:
                 raise held(self.store, self.lost)
 
-    def try_once(self, watched: Holder | None) -> bool:
-        """Create the lease, over that of a dead holder if need be."""
+    def try_once(self, watched: bytes | None) -> bool:
+        """Create the lease, over that of a dead holder or one that stayed as it was watched."""
         with locked(self.store):
-            earlier = read_holder(self.store)
-            if earlier is not None and (earlier.is_gone or earlier == watched):
-                log.info("the run was held by %s, which is gone: taking it over", earlier)
+            text = read_text(self.store)
+            earlier = None if text is None else parse_holder(text)
+            if text is not None and (text == watched or (earlier is not None and earlier.is_gone)):
+                who = f"held by {earlier}, which is gone" if earlier else "left with a damaged lease"
+                log.info("the run was %s: taking it over", who)
                 self.store.delete([LEASE])
             return self.create()
 
@@ -171,16 +201,24 @@ class Lease:
         present = read_holder(self.store)  # a repeated request may have met its own file
         return present is not None and present.token == self.holder.token
 
-    def watch(self) -> Holder | None:
-        """Watch a silent holder on another machine for two beats; give it if it stayed silent."""
-        earlier = read_holder(self.store)
-        if earlier is None:
+    def watch(self) -> bytes | None:
+        """Watch a silent holder on another machine, or a damaged lease, for two beats.
+
+        Returns:
+            What lay there; None where it went meanwhile.
+
+        Raises:
+            HeldError: the holder is alive.
+        """
+        text = read_text(self.store)
+        if text is None:
             time.sleep(0.1)
             return None
-        if earlier.expires_in > 0 and not earlier.is_gone:
+        earlier = parse_holder(text)
+        if earlier is not None and earlier.expires_in > 0 and not earlier.is_gone:
             raise held(self.store, earlier)
-        time.sleep(0 if earlier.is_gone else 2 * BEAT_SECONDS)
-        return earlier
+        time.sleep(0 if earlier is not None and earlier.is_gone else 2 * BEAT_SECONDS)
+        return text
 
     def text(self) -> bytes:
         """Write the holder with its progress."""
@@ -206,7 +244,7 @@ class Lease:
         while not self.ended.wait(BEAT_SECONDS):
             try:
                 self.renew()
-            except OSError as failure:
+            except Exception as failure:  # a beat that fails is no reason to fall silent
                 log.warning("the lease could not be renewed: %s", failure)
             if self.lost:
                 self.lose()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnvis_ray import ledger
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.ledger import Run
@@ -144,7 +143,7 @@ def test_a_lost_unit_is_made_again(tmp_path: Path, run: Go) -> None:
     first = run(SMALL, "maximize.channels='0:16'", verb="maximize")
     before = pictures(first)
     (owner,) = first.passes("maximize")
-    (unit,) = ledger.done(first.store, owner)
+    (unit,) = first.ledger.done(owner)
     first.store.delete([f"passes/{owner.name}/done/{unit}.json"])
     again = run(SMALL, "maximize.channels='0:16'", verb="maximize")
     assert pictures(again) == before

@@ -175,7 +175,7 @@ def test_values_that_the_dtype_cannot_hold_are_told(tmp_path: Path, extract: Ext
 def test_statistics_agree_with_features(tmp_path: Path, extract: Extract) -> None:
     write_images(tmp_path / "photos", 45)
     job = extract("layers=[features.5]")
-    merge_statistics(job.store, ledger.read_passes(job.store, "extract"), "features.5", 9)
+    merge_statistics(job.ledger, "features.5", 9)
     run = Run(job.store)
     table, (keys, features) = run.statistics("features.5"), run.features("features.5")
     np.testing.assert_allclose(table["mean"].to_numpy(), features.mean(0, np.float64), rtol=1e-6)

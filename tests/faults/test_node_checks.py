@@ -16,7 +16,9 @@ from tests.stages.conftest import write_photos
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     write_photos(tmp_path / "photos", 3)
-    return open_job(small_run(tmp_path))
+    opened = open_job(small_run(tmp_path), ("extract",))
+    opened.write()
+    return opened
 
 
 @pytest.fixture

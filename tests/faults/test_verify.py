@@ -11,26 +11,22 @@ import pytest
 from cnnvis_ray import ledger
 from cnnvis_ray.cli import main
 from cnnvis_ray.cluster import Session
-from cnnvis_ray.cluster.placement import Offer
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import HeldError, IncompleteError
-from cnnvis_ray.ledger import Run, open_run
-from cnnvis_ray.ledger.fingerprints import Value
+from cnnvis_ray.ledger import Ledger, Run, Value, dump, open_run
 from cnnvis_ray.ledger.lease import LEASE, Holder
-from cnnvis_ray.ledger.passes import dump
 from cnnvis_ray.stages.run import run_verb
 from cnnvis_ray.stages.status import status
 from cnnvis_ray.stages.verify import verify
 from tests.faults.conftest import small_run
-from tests.stages.conftest import work_here, write_photos
+from tests.stages.conftest import without_ray, write_photos
 
 
 @pytest.fixture(scope="module", autouse=True)
 def worker_here() -> Iterator[None]:
     """Work in this process: verification is about files, whoever wrote them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "offers", lambda session: [Offer(4, 0)])
-        patch.setattr("cnnvis_ray.stages.extract.work", work_here)
+        without_ray(patch)
         yield
 
 

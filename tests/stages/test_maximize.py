@@ -13,6 +13,7 @@ from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.ledger import Run
 from cnnvis_ray.maximization.catalogue import name_channels
 from cnnvis_ray.stages.job import open_job
+from cnnvis_ray.stages.maximize import decide
 from tests.stages.conftest import write_photos
 
 Go = Callable[..., Run]
@@ -135,7 +136,7 @@ def test_refusals_before_ray(
     write_photos(tmp_path / "photos", 8)
     with pytest.raises(RefusedError, match=part):
         config = configured(SMALL, *sets)
-        open_job(config, (), ["maximize"])
+        decide(open_job(config, ("maximize",), ["maximize"]))
 
 
 def test_a_lost_unit_is_made_again(tmp_path: Path, run: Go) -> None:

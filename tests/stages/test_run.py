@@ -255,4 +255,4 @@ def test_predictions_that_cannot_be_are_refused(
 ) -> None:
     write_photos(tmp_path / "photos", 5)
     with pytest.raises(RefusedError, match=r"extract\.predictions"):
-        open_job(configured("extract.predictions=true", NETWORK))
+        open_job(configured("extract.predictions=true", NETWORK), ("extract",))

@@ -77,9 +77,7 @@ def run(configured: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> C
     """Run a verb without Ray, the worker in this process, and open the run."""
     without_ray(monkeypatch)
 
-    def go(
-        *sets: str, verb: str = "run", replace: Sequence[str] = (), keep: bool = True
-    ) -> Run:
+    def go(*sets: str, verb: str = "run", replace: Sequence[str] = (), keep: bool = True) -> Run:
         config = configured(*sets)
         run_verb(verb, config, replace, keep)
         return open_run(config.run_dir)

@@ -25,8 +25,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from cnnvis_ray.config.sections import Value
 from cnnvis_ray.errors import HeldError
-from cnnvis_ray.ledger.identity import Value, dump
+from cnnvis_ray.ledger.identity import dump
 from cnnvis_ray.storage import Store
 
 try:

@@ -21,7 +21,7 @@ from cnnvis_ray.extraction import ExtractionSetup, ExtractionTask, Extractor
 from cnnvis_ray.images import cut
 from cnnvis_ray.ledger import ImageUnit, Pass
 from cnnvis_ray.ledger.plan import placed
-from cnnvis_ray.reduction.memory import available_bytes
+from cnnvis_ray.reduction.resources import available_bytes
 from cnnvis_ray.stages.job import Images, Vision, open_images, open_vision
 from cnnvis_ray.stages.room import check_memory, check_room, shown
 from cnnvis_ray.storage import Store

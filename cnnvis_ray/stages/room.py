@@ -9,7 +9,7 @@ from cnnvis_ray.cluster.placement import capacity
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.network import Layer, make_pooling
-from cnnvis_ray.reduction.memory import available_bytes
+from cnnvis_ray.reduction.resources import available_bytes
 
 SMALLER = ("mean", "sketch:256")
 

@@ -5,6 +5,7 @@ are ``[N, 2]`` in any unit; each axis is scaled to the canvas by itself.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -89,3 +90,30 @@ def cell_boxes(columns: int, rows: int, width: int, height: int) -> Pixels:
     tops = np.arange(rows + 1) * height // rows
     row, column = np.divmod(np.arange(columns * rows), columns)
     return np.stack([lefts[column], tops[row], lefts[column + 1], tops[row + 1]], axis=1)
+
+
+def sample_by_label(labels: Sequence[str | None], count: int, seed: int) -> Pixels:
+    """Draw images so that each class keeps its share, and at least one where there is room.
+
+    Args:
+        labels: of all images; `None` counts as a class.
+        count: images to draw, at most.
+        seed: of the draw.
+
+    Returns:
+        Indices of the images drawn, ascending; all where there are no more than ``count``.
+    """
+    if len(labels) <= count:
+        return np.arange(len(labels))
+    numbers: dict[str | None, int] = {}
+    codes = np.array([numbers.setdefault(label, len(numbers)) for label in labels])
+    ranks = np.empty(len(codes), dtype=np.int64)
+    shuffled = np.random.default_rng(seed).permutation(len(codes))
+    grouped = shuffled[np.argsort(codes[shuffled], kind="stable")]
+    sizes = np.bincount(codes)
+    within = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    ranks[grouped] = within
+    # The k-th image of a class of n is drawn where (k + 1/2) / n is small, the first ones before
+    # all others: every class has its share, to one image.
+    order = np.lexsort((codes, (ranks + 0.5) / sizes[codes], ranks > 0))
+    return np.sort(order[:count])

@@ -377,8 +377,7 @@ def solve_randomized(problem: Problem) -> Solution:
     found = iterate(problem)
     stride = max(1, problem.shape[0] // SAMPLE_ROWS)
     sample = problem.blocks[::stride] if len(problem.blocks) > stride else problem.blocks[:1]
-    counts = [len(block()[0]) for block in sample]
-    shape = (sum(counts), problem.shape[1])
+    shape = (sum(problem.map_blocks(count_images, sample)), problem.shape[1])
     few = Problem(sample, shape, problem.num_components, problem.seed, problem.map_blocks)
     if found.total <= 0 or shape[0] <= problem.num_components or shape[0] > MOST_ROWS:
         return found
@@ -395,6 +394,11 @@ def solve_randomized(problem: Problem) -> Solution:
         found.left_out,
         note,
     )
+
+
+def count_images(block: Block) -> int:
+    """Count the images of a block."""
+    return len(block()[0])
 
 
 def iterate(problem: Problem) -> Solution:

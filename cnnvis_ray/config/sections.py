@@ -86,18 +86,23 @@ class Reduce(Section):
     learning_rate: Auto | float = "auto"
     theta: float | None = Field(default=None, gt=0, le=1)
     iterations: PositiveInt = 750
+    landmarks: Auto | PositiveInt = "auto"
+    min_knn_preservation: float | None = Field(default=None, ge=0, le=1)
 
 
 class Mosaic(Section):
     """Pictures drawn from an embedding."""
 
     layers: list[str] | None = None
-    layouts: list[Literal["scatter", "grid"]] = ["scatter", "grid"]
+    layouts: list[str] = ["scatter", "grid"]
     width: PositiveInt = Field(default=4000, le=30_000)
     height: PositiveInt = Field(default=3000, le=30_000)
     tile: PositiveInt = Field(default=100, ge=4, le=1024)
     background: str = "white"
     frame: Literal["label", "none"] = "label"
+    colour: Literal["label", "none"] | dict[str, str] = "label"
+    max_images: PositiveInt | None = None
+    pyramid: bool | Auto = "auto"
 
 
 class Cluster(Section):

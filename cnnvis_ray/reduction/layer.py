@@ -85,7 +85,8 @@ def reduce_layer(request: LayerRequest) -> LayerFiles:
     blocks = feature_blocks(store, request.shards)
     if request.pca is None:
         rows = gather(blocks, request.num_features)
-        ids, points, left_out, notes = rows.ids, rows.features, len(rows.left_out), ()
+        ids, points, left_out = rows.ids, rows.features, len(rows.left_out)
+        notes: tuple[str, ...] = ()
     else:
         pca = pca_from_bytes(request.pca)
         parts = [project_block(block, pca, config.whiten) for block in blocks]

@@ -299,11 +299,13 @@ def measure_map(job: Job, layer: str) -> dict[str, ledger.Value]:
     plane = next(read_planes(job.store, path), None)
     named = judge_labels(positions, labels, near, plane, job.config.seed)
     controls = quality.pop("controls", {})
-    figures = as_dict([named], **quality)
+    figures: dict[str, ledger.Value] = dict(as_dict([named], **quality))
     found = figures["controls"]
-    assert isinstance(found, dict)
-    for name, values in controls.items():
-        found[name] = {**values, **found.get(name, {})}
+    assert isinstance(found, Mapping)
+    names = {*controls, *found}
+    figures["controls"] = {
+        name: {**controls.get(name, {}), **dict(found.get(name, {}))} for name in sorted(names)
+    }
     return figures
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from cnnvis_ray.cluster import Outcome, Placement, Seat, Session, place, work
 from cnnvis_ray.cluster.counters import Counters
 from cnnvis_ray.cluster.supply import limit_seconds
+
+from cnnvis_ray.cluster import Outcome, Placement, Seat, Session, place, work
 from cnnvis_ray.config import Cluster
 from cnnvis_ray.errors import CnnvisError, IncompleteError, RefusedError
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cnnvis_ray.stages.reaching import Probe, check_nodes, check_seen, reach
 
 from cnnvis_ray.errors import CnnvisError, RefusedError
 from cnnvis_ray.stages import reaching
 from cnnvis_ray.stages.job import Job, open_job
-from cnnvis_ray.stages.reaching import Probe, check_nodes, check_seen, reach
 from tests.faults.conftest import small_run
 from tests.stages.conftest import write_photos
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cnnvis_ray.cluster.hunting import Queued
 
 from cnnvis_ray.cluster import hunting
-from cnnvis_ray.cluster.hunting import Queued
 from cnnvis_ray.extraction import ExtractionSetup, Extractor, ImageDivider
 from cnnvis_ray.ledger import Run
 from cnnvis_ray.stages.extract import find_due, tasks

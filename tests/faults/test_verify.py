@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from cnnvis_ray.ledger.fingerprints import Value
 
 from cnnvis_ray import ledger
 from cnnvis_ray.cli import main
@@ -15,7 +16,6 @@ from cnnvis_ray.cluster.placement import Offer
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import HeldError, IncompleteError
 from cnnvis_ray.ledger import Run, open_run
-from cnnvis_ray.ledger.fingerprints import Value
 from cnnvis_ray.ledger.lease import LEASE, Holder
 from cnnvis_ray.ledger.passes import dump
 from cnnvis_ray.stages.run import run_verb

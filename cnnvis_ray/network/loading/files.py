@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.storage import StoreError, check_address, locate, told
+from cnnvis_ray.storage import StoreError, check_address, locate, store_errors
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
@@ -59,7 +59,7 @@ def read_bytes(path: str) -> bytes:
     """Read all of a path or URI; errors of any file system in one line, without credentials."""
     try:
         file_system, place = locate(path)
-        with told(path), file_system.open(place, "rb") as stream:
+        with store_errors(path), file_system.open(place, "rb") as stream:
             content = stream.read()
     except (OSError, RefusedError, ValueError) as failure:
         reason = failure.strerror if isinstance(failure, StoreError) else failure

@@ -149,9 +149,7 @@ def test_other_sources_are_refused_in_one_line(source: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_identity_is_the_absolute_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_identity_is_the_absolute_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fill(tmp_path, "photos/1.jpg")
     sources = [open_source(Images(source=text)) for text in ("photos", "./photos/")]

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnvis_ray.config.maximization import Channels
+from cnnvis_ray.config import Channels
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.explanation.heat import to_image
 from cnnvis_ray.ledger.units import SLOTS

@@ -62,9 +62,11 @@ class Headers:
         return self.file.read(size)
 
     def seek(self, position: int) -> int:
+        """Go to a byte."""
         return self.file.seek(position)
 
     def tell(self) -> int:
+        """Return the position."""
         return self.file.tell()
 
 

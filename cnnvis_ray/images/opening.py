@@ -182,10 +182,10 @@ def open_source(images: Images, run_dir: str = "") -> Source:
     run_dir = absolute_address(run_dir) if run_dir else ""
     if several:
         shards = find_shards(addresses, run_dir)
-    elif addresses == ["digits"] or is_folder(addresses[0]):
-        shards = (Shard("", addresses[0]),)
-    else:
+    elif (kind := kind_of(addresses[0])) and SOURCES[kind].many:
         shards = find_shards(addresses)
+    else:
+        shards = (Shard("", addresses[0]),)
     kinds = sorted({kind_of(shard.address) for shard in shards})
     if len(kinds) > 1:
         found = ", ".join(kind or "unknown" for kind in kinds)
@@ -233,11 +233,9 @@ def absolute_address(given: str) -> str:
     """Return a local path as an absolute one; words of `SOURCES` and checked URIs stay.
 
     Raises:
-        RefusedError: it is empty, carries credentials, or its protocol is not supported.
+        RefusedError: it carries credentials, or its protocol is not supported.
     """
     check_address(given)
-    if not given:
-        raise RefusedError(f"images.source is empty; {allowed()}")
     protocol, mark, _ = given.partition("://")
     if not mark:
         return given if given == "digits" else absolute_path(given)

@@ -48,13 +48,16 @@ class Hashing:
         return self.file.write(data)
 
     def flush(self) -> None:
+        """Flush the file below."""
         self.file.flush()
 
     def tell(self) -> int:
+        """Return the bytes written so far."""
         return self.size
 
     @property
     def closed(self) -> bool:
+        """Whether the file below is closed."""
         return self.file.closed
 
 

@@ -134,7 +134,6 @@ def test_a_folder_that_cannot_be_read_is_refused(
 @pytest.mark.parametrize(
     ("source", "says"),
     {
-        "": "empty",
         "nowhere": "No such file",
         "ftp://host/photos": "no address ftp://",
         "x" * 300: "File name too long",

@@ -4,7 +4,7 @@ import io
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -102,18 +102,14 @@ def test_memory_for_a_row_group(
 ) -> None:
     pq.write_table(pa.table({"image": [JPEG] * 3}), tmp_path / "a.parquet")
 
-    def read(self: Group, row: int) -> bytes:
-        self.batches = iter(self.failing())
-        return original(self, row)
-
-    def failing(self: Group) -> Iterator[object]:
-        raise pa.ArrowMemoryError("malloc of size 5 failed")
-        yield
+    def read(group: Group, row: int) -> bytes | None:
+        failure = pa.ArrowMemoryError("malloc of size 5 failed")
+        group.batches = map(fail_with(failure), [0])
+        return original(group, row)
 
     original = Group.read
     with open_source(Images(source=str(tmp_path / "a.parquet"))).open() as reader:
         with monkeypatch.context() as patched:
-            patched.setattr(Group, "failing", failing, raising=False)
             patched.setattr(Group, "read", read)
             if not free:
                 patched.setattr(np, "empty", fail_with(MemoryError()))

@@ -11,13 +11,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 REQUESTS = ("cat_file", "find", "info", "ls", "open", "pipe_file", "put_file", "rm_file")
 
 
-class CountingFileSystem(MemoryFileSystem):
+class CountingFileSystem(MemoryFileSystem):  # type: ignore[misc]
     """A memory file system of its own that counts what a store requests of it."""
 
     protocol = "counted"
     store: dict[str, object] = {}  # noqa: RUF012 - as in the class above
     pseudo_dirs: list[str] = [""]  # noqa: RUF012 - as in the class above
-    requests: Counter[str] = Counter()
+    requests: Counter[str] = Counter()  # noqa: RUF012 - of all instances
     lock = Lock()
 
     @classmethod

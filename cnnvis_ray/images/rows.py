@@ -1,7 +1,8 @@
 """Choosing rows of an archive: `images.indices` and `images.limit`, and the keys of rows.
 
 Indices are a list, a range like ``"0:2000"`` or ``"::2"``, or a file with one number per line.
-Order and repeats are kept: the second appearance of row 17 has the key ``17#1``, the third ``17#2``.
+Order and repeats are kept: the second appearance of row 17 has the key ``17#1``, the third
+``17#2``.
 Rows are counted from 0; what lies outside the archive is refused, not left out silently.
 """
 

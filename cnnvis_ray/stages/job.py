@@ -14,7 +14,7 @@ import pyarrow as pa
 from cnnvis_ray import ledger
 from cnnvis_ray.config import Config, Maximize, dump_config, parse_config
 from cnnvis_ray.errors import Refusals, RefusedError
-from cnnvis_ray.images import Labels, Listing, Source, check_labels, open_source, read_labels
+from cnnvis_ray.images import Labels, Listing, Source, open_source
 from cnnvis_ray.ledger import Ledger, Recipe
 from cnnvis_ray.network import (
     Layer,
@@ -186,10 +186,9 @@ def open_job(
 
 def open_images(config: Config) -> Images:
     """List the source and read its labels."""
-    source = open_source(config.images)
-    listing, labels = source.list(), read_labels(config.images, source)
-    check_labels(config.images, labels, listing.keys())
-    return Images(source, listing, labels)
+    source = open_source(config.images, config.run_dir)
+    listing = source.list()
+    return Images(source, listing, source.read_labels(config.images, listing))
 
 
 def open_vision(config: Config) -> Vision:

@@ -125,6 +125,12 @@ class HeatTask:
     unit: str
     owner: Pass
     images: tuple[Wanted, ...]
+    size: int = 1
+
+    @property
+    def name(self) -> str:
+        """The unit's name, for messages."""
+        return self.unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +141,12 @@ class CropTask:
     owner: Pass
     layer: str
     exemplars: tuple[Exemplar, ...]
+    size: int = 1
+
+    @property
+    def name(self) -> str:
+        """Layer and unit, for messages."""
+        return f"{self.layer} {self.unit}"
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -148,3 +160,13 @@ class ExplanationReport:
 
     images: int
     unreadable: tuple[str, ...]
+
+    @property
+    def rejects(self) -> int:
+        """How many images could not be read."""
+        return len(self.unreadable)
+
+    @property
+    def warnings(self) -> list[str]:
+        """One for each image that could not be read."""
+        return [f"image {key!r} cannot be read any more" for key in self.unreadable]

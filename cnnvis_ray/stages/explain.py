@@ -95,7 +95,9 @@ def decide(job: Job) -> Explanation:
         RefusedError: nothing is extracted yet, a recipe changed, or the configuration asks for
             what the network does not have.
     """
-    setup = make_setup(job)
+    vision = job.vision
+    shown = job.chosen(job.config.explain.layers)
+    setup = decide_setup(job.config, job.images.source, vision.network, vision.table, shown)
     claims: list[Claim] = []
     tasks: list[Task] = []
     finished: dict[str, set[str]] = {}
@@ -127,17 +129,6 @@ def find_due(
     whole = {unit for unit in done if not job.ledger.markers(owner)[unit].rejects}
     finished[owner.name] = {task.unit for task in planned.values() if task.unit in whole}
     return [task for task in planned.values() if task.unit not in whole]
-
-
-def make_setup(job: Job) -> ExplanationSetup:
-    """Decide what can be explained of this network; log what cannot.
-
-    Raises:
-        RefusedError: the configuration asks for what the network does not have.
-    """
-    vision = job.vision
-    shown = job.chosen(job.config.explain.layers)
-    return decide_setup(job.config, job.images.source, vision.network, vision.table, shown)
 
 
 def find_recipe(job: Job, setup: ExplanationSetup) -> ledger.Recipe:

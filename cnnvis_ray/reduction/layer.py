@@ -18,10 +18,10 @@ from cnnvis_ray.config import Reduce
 from cnnvis_ray.ledger.reading import LABELS, read_features
 from cnnvis_ray.reduction.alignment import displacements
 from cnnvis_ray.reduction.blocks import BLOCK_BYTES, Block, Features, Ids, gather
-from cnnvis_ray.reduction.neighbours import build_index, neighbours_table, search_index
+from cnnvis_ray.reduction.neighbours import Points, build_index, neighbours_table, search_index
 from cnnvis_ray.reduction.pca import pca_from_bytes, project_block
 from cnnvis_ray.reduction.quality import as_dict, compare_seeds, judge_map, trust_of
-from cnnvis_ray.reduction.tsne import Points, affinity_neighbours, embed
+from cnnvis_ray.reduction.tsne import affinity_neighbours, embed
 from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes, write_table
 
 log = logging.getLogger(__name__)

@@ -123,7 +123,9 @@ def test_frames_have_the_colour_of_their_class() -> None:
     canvas = Pyramid("m", 1, 1)
     files: Files = {}
     ids = np.array([5])
-    data = sort_thumbnails([partial(block, ids)], canvas, ids * 0, pack_colours([(0, 0, 250)]), ids)
+    data = sort_thumbnails(
+        [partial(block, ids)], canvas, ids * 0, pack_colours([(0, 0, 250)]), ids
+    )
     draw_band(0, canvas, ["p"], lambda _: io.BytesIO(data), files.__setitem__)
     with Image.open(io.BytesIO(files[canvas.tile_path(7, 0, 0)])) as tile:
         left = np.argmin(np.asarray(tile.convert("RGB"))[64, :, 0])

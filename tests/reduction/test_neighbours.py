@@ -58,7 +58,7 @@ def test_cells_find_most_of_the_true_neighbours(monkeypatch: pytest.MonkeyPatch)
     true, _ = nearest(points, 10)
     monkeypatch.setattr(module, "MOST_EXACT", 100)
     index = build_index(points)
-    assert 0 < index.num_probes and 0.99 <= index.recall <= 1
+    assert index.num_probes > 0 and 0.99 <= index.recall <= 1
     found, distances = search_index(index, points, 10)
     shared = [len(set(a) & set(b)) / 10 for a, b in zip(true[200:], found[200:], strict=True)]
     assert np.mean(shared) > 0.97

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from cnnvis_ray.stages.extract import merge_statistics
 from PIL import Image
 from torchvision.transforms import v2
 
 from cnnvis_ray.errors import CnnvisError
 from cnnvis_ray.ledger import Run
 from cnnvis_ray.network import build_module
+from cnnvis_ray.stages.extract import merge_statistics
 from tests.extraction.conftest import (
     Extract,
     configure,

@@ -218,16 +218,13 @@ def test_all_refusals_at_once_before_ray(
 ) -> None:
     with pytest.raises(RefusedError) as refused:
         open_job(
-            configured(
-                f"images.source={tmp_path / 'nowhere'}",
-                "layers=[features.99, featurs.0]",
-                "mosaic.background=blurple",
-            )
+            configured(f"images.source={tmp_path / 'nowhere'}", "layers=[features.99, featurs.0]"),
+            ("extract",),
         )
-    told = str(refused.value)
-    for part in ("nowhere", "features.99", "featurs.0", "blurple"):
-        assert part in told
-    assert "\n" not in told
+    source, layers = str(refused.value).splitlines()
+    assert "nowhere" in source
+    assert "features.99" in layers
+    assert "featurs.0" in layers
     assert not (tmp_path / "run").exists()
 
 

@@ -1,4 +1,4 @@
-"""Images a second of extraction, against the loop that the seeds use, alternating in one run.
+"""Images per second of extraction, against the loop that the seeds use, alternating in one run.
 
     python benchmarks/extraction.py PHOTOS [--images 96] [--rounds 3] [--network vgg16]
 
@@ -30,7 +30,7 @@ from torchvision.transforms import v2
 from cnnvis_ray.config import load_config
 from cnnvis_ray.extraction import ExtractionTask, Extractor
 from cnnvis_ray.extraction.observation import Observer
-from cnnvis_ray.stages.extract import decide
+from cnnvis_ray.stages.extract import decide, extraction_setup
 from cnnvis_ray.stages.job import open_job
 
 CASES = {"squeezenet1_1": "features.12", "vgg16": "features.30"}  # features.30 is pool5
@@ -83,7 +83,8 @@ def extraction(name: str, layer: str, photos: Path, num_images: int) -> Callable
     job.write()
     work.open()
     (task,) = work.tasks()
-    worker = Extractor(work.units.setup, "cpu", THREADS)
+    setup = extraction_setup(config.run_dir, config, job.images, job.vision)
+    worker = Extractor(setup, "cpu", THREADS)
     return lambda: repeat(worker, task)
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from cnnvis_ray.config import Config, load_config
 from cnnvis_ray.extraction import ExtractionReport, Extractor
-from cnnvis_ray.stages.extract import decide
+from cnnvis_ray.ledger import Ledger
+from cnnvis_ray.stages.extract import decide, extraction_setup, write_labels
 from cnnvis_ray.stages.job import Job, open_job
 
 Extract = Callable[..., Job]
@@ -49,9 +50,10 @@ def extract_here(config: Config) -> tuple[Job, list[ExtractionReport]]:
     work = decide(job)
     job.write()
     work.open()
-    worker = Extractor(work.units.setup, "cpu", 1)
+    worker = Extractor(extraction_setup(config.run_dir, config, job.images, job.vision), "cpu", 1)
     reports = [worker(task) for task in work.tasks()]
     job.ledger.refresh((*work.images.passes, *work.features.passes))
+    write_labels(job)
     return job, reports
 
 
@@ -66,10 +68,11 @@ def extract(tmp_path: Path) -> Extract:
 
 
 def digests(job: Job, stage: str) -> dict[str, str]:
-    """Give the digest of every winning shard by its name without the attempt's token."""
+    """Return the digest of every winning shard by its name without the attempt's token."""
+    records = Ledger(job.store)
     return {
         file.path.rsplit(".", 2)[0]: file.sha256
-        for owner in job.ledger.passes(stage)
-        for marker in job.ledger.markers(owner).values()
+        for owner in records.passes(stage)
+        for marker in records.markers(owner).values()
         for file in marker.files
     }

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pyarrow as pa
 
 from cnnvis_ray import channels, ledger
-from cnnvis_ray.config import parse_config
+from cnnvis_ray.config import Config, parse_config
 from cnnvis_ray.errors import IncompleteError, RefusedError
 from cnnvis_ray.ledger import Finding, Ledger, Verifier
 from cnnvis_ray.ledger.verification import find_leftovers, is_json, note_damage
@@ -82,7 +82,9 @@ def check_texts(store: Store) -> Iterator[Finding]:
     """Check the files that no marker names: configuration, summary and note of damage."""
     if store.exists("config.yaml"):
         try:
-            parse_config(store.read("config.yaml").decode(), "config.yaml")
+            config = parse_config(store.read("config.yaml").decode(), "config.yaml")
+            if config == Config():
+                yield Finding("config.yaml", "is empty; give --config FILE")
         except (RefusedError, UnicodeDecodeError) as failure:
             words = "it is not UTF-8" if isinstance(failure, UnicodeDecodeError) else str(failure)
             yield Finding("config.yaml", f"cannot be used: {words}; give --config FILE")

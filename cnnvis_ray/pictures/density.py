@@ -50,9 +50,10 @@ def choose_shown(positions: Positions, width: int, height: int, side: int) -> De
     column, row = np.minimum(scaled.astype(np.int64), [columns - 1, rows - 1]).T
     cells = row * columns + column
     counts = np.bincount(cells, minlength=columns * rows)
-    means = np.stack(
-        [np.bincount(cells, scaled[:, axis], columns * rows) for axis in (0, 1)], axis=1
-    ) / np.maximum(counts, 1)[:, None]
+    means = (
+        np.stack([np.bincount(cells, scaled[:, axis], columns * rows) for axis in (0, 1)], axis=1)
+        / np.maximum(counts, 1)[:, None]
+    )
     off = np.square(scaled - means[cells]).sum(axis=1)
     order = np.lexsort((off, cells))
     first = np.ones(len(order), dtype=bool)
@@ -70,9 +71,7 @@ def draw_ground(density: Density, width: int, height: int, background: Rgb) -> I
     ground = np.empty((height, width, 3), dtype=np.uint8)
     ground[:] = background
     ink = np.array(ink_on(background), dtype=float)
-    for (left, top, right, bottom), fullness in zip(
-        density.boxes, density.fullness, strict=True
-    ):
+    for (left, top, right, bottom), fullness in zip(density.boxes, density.fullness, strict=True):
         share = DARKEST * (0.15 + 0.85 * fullness)
         colour = np.array(background) * (1 - share) + ink * share
         ground[top:bottom, left:right] = np.rint(colour).astype(np.uint8)

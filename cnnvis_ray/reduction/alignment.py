@@ -30,7 +30,8 @@ def align(positions: Points, reference: Points) -> npt.NDArray[np.float64]:
     fixed = reference.astype(np.float64) - centre
     size = np.square(moved).sum()
     if size <= 0:
-        return np.broadcast_to(centre, moved.shape).copy()
+        moved[:] = centre
+        return moved
     left, strength, right = np.linalg.svd(moved.T @ fixed)
     turned: npt.NDArray[np.float64] = moved @ (left @ right)
     return turned * (strength.sum() / size) + centre

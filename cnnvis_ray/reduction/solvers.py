@@ -188,20 +188,21 @@ def merge_moments(problem: Problem, full: bool) -> Moments:
     moments = next(results)
     for other in results:
         moments.add(other)
-    return check_count(moments, num_images)
-
-
-def check_count(moments: Moments, num_images: int) -> Moments:
-    """Compare the images found with the images announced."""
-    found = moments.count + len(moments.left_out)
-    if found != num_images:
-        raise ValueError(f"the feature blocks hold {found} images, expected {num_images}")
-    if moments.count < 2:
-        raise RefusedError(
-            f"PCA needs at least 2 images, there are {moments.count}"
-            + (f" and {len(moments.left_out)} with NaN or infinity" if num_images > 1 else "")
-        )
+    check_count(moments.count, len(moments.left_out), num_images)
     return moments
+
+
+def check_count(count: int, num_left_out: int, num_images: int) -> None:
+    """Compare the images found with the images announced."""
+    if count + num_left_out != num_images:
+        raise ValueError(
+            f"the feature blocks hold {count + num_left_out} images, expected {num_images}"
+        )
+    if count < 2:
+        raise RefusedError(
+            f"PCA needs at least 2 images, there are {count} and {num_left_out} with NaN or "
+            "infinity"
+        )
 
 
 def solve_covariance(problem: Problem) -> Solution:
@@ -211,9 +212,7 @@ def solve_covariance(problem: Problem) -> Solution:
     total = float(np.trace(moments.scatter))
     values, vectors = leading(moments.scatter, number)
     note = f"PCA over {len(problem.blocks)} shards, exact, through the covariance"
-    return Solution(
-        moments.mean, vectors.T, values, total, moments.count, moments.left_out, note
-    )
+    return Solution(moments.mean, vectors.T, values, total, moments.count, moments.left_out, note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,9 +291,7 @@ def solve_gram(problem: Problem) -> Solution:
     values, vectors = leading(inner, number)
     known = values > np.finfo(np.float32).eps * max(values[0], 0)
     scale = np.where(known, 1 / np.sqrt(np.where(known, values, 1)), 0)
-    work = partial(
-        combine, ids=ids, weights=(vectors * scale).astype(np.float32), origin=origin
-    )
+    work = partial(combine, ids=ids, weights=(vectors * scale).astype(np.float32), origin=origin)
     groups = max(1, min(MOST_GROUPS, RESULT_BYTES // (4 * number * len(origin))))
     results = iter(problem.map_blocks(work, split(problem.blocks, groups)))
     found = next(results)
@@ -318,7 +315,8 @@ def first_mean(problem: Problem) -> Basis:
     for block in problem.blocks:
         rows = read_rows(block, problem.shape[1])
         if len(rows.ids):
-            return rows.features.mean(axis=0, dtype=np.float64).astype(np.float32)
+            mean: Basis = rows.features.mean(axis=0, dtype=np.float64).astype(np.float32)
+            return mean
     return np.zeros(problem.shape[1], np.float32)
 
 
@@ -334,7 +332,7 @@ def inner_products(problem: Problem, origin: Basis) -> tuple[Ids, Matrix, Ids]:
     found = list(problem.map_blocks(partial(multiply, origin=origin), meetings))
     left_out = join_ids(each.left_out for each in found)
     ids = np.sort(join_ids(each.rows for each in found))
-    check_count(Moments(len(ids), origin, origin, left_out), num_images)
+    check_count(len(ids), len(left_out), num_images)
     inner = np.zeros((len(ids), len(ids)))
     for each in found:
         rows, columns = np.searchsorted(ids, each.rows), np.searchsorted(ids, each.columns)

@@ -22,7 +22,6 @@ from cnnvis_ray.reduction.neighbours import (
     MISSING,
     Distances,
     Indices,
-    Metric,
     Points,
     nearest,
     prepare,

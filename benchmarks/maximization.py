@@ -33,10 +33,16 @@ from torch import Tensor, nn
 from cnnvis_ray.config import Maximize
 from cnnvis_ray.maximization import Picture, Setting, maximize_channels
 from cnnvis_ray.maximization.ascent import Slope, ascend
-from cnnvis_ray.maximization.batches import Climber, batch_images, draw, measure, take_aim
+from cnnvis_ray.maximization.batches import (
+    Climber,
+    Origin,
+    batch_images,
+    draw,
+    measure,
+    take_aim,
+)
 from cnnvis_ray.maximization.cutting import Cut, cut_after
 from cnnvis_ray.maximization.maximizing import climbing
-from cnnvis_ray.maximization.randomness import Origin
 from cnnvis_ray.network import Layer, Preprocess, prepare_device, trace_layers
 
 ROOT = Path(__file__).parent.parent
@@ -124,7 +130,7 @@ def loop_seconds(
 
     The network alone gets the recipe's batch; the loop gets what climbs together of it.
     """
-    plain = deepcopy(module)  # the loop's own may have its order changed (reordering)
+    plain = deepcopy(module)  # the loop's own may have its order changed (`pooled_first`)
     with (
         climbing(module, layer, recipe, setting(device)) as slope,
         cut_after(plain, layer) as cut,

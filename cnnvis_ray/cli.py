@@ -9,20 +9,13 @@ from typing import NoReturn
 
 from cnnvis_ray import __version__
 from cnnvis_ray.errors import CnnvisError, InterruptedRunError
+from cnnvis_ray.stages import VERBS
 
 # Threads that wait for one another give their core away instead of spinning: beside one other
 # busy process, 48 small pictures on two cores took 6 s instead of 74 s. It holds for this process
 # and the actors of a local cluster, since it is set before NumPy or torch is loaded.
 WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
 
-STAGE_HELP = {
-    "run": "every stage that is due: extract, maximize, reduce, mosaic",
-    "extract": "images to features, statistics, predictions and thumbnails",
-    "maximize": "a picture of what each channel wants to see",
-    "explain": "heat maps, crops and cards: where the network looks and what channels saw",
-    "reduce": "features to positions: PCA and t-SNE",
-    "mosaic": "positions to pictures: scatter and grid",
-}
 REPLACEABLE = ("images", "extract", "maximize", "explain", "reduce", "mosaic")
 
 
@@ -43,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         act(parsed)
     except CnnvisError as failure:
-        return tell(str(failure), failure.exit_code)
+        return fail(str(failure), failure.exit_code)
     except KeyboardInterrupt:
-        return tell("interrupted; run the same command again to continue", 130)
+        return fail("interrupted; run the same command again to continue", 130)
     except BrokenPipeError:
         return 0
     except OSError as failure:
         where = f" {failure.filename!r}" if failure.filename else ""
-        return tell(f"cannot use{where}: {failure.strerror or failure}", 1)
+        return fail(f"cannot use{where}: {failure.strerror or failure}", 1)
     return 0
 
 
@@ -67,10 +60,11 @@ def leave(exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def tell(message: str, exit_code: int) -> int:
-    """Say a failure in one line."""
+def fail(message: str, exit_code: int) -> int:
+    """Print a failure: one line, or one per refusal."""
     sys.stdout.flush()
-    print(f"cnnvis: {' '.join(message.split())}", file=sys.stderr)
+    for line in message.splitlines() or [""]:
+        print(f"cnnvis: {' '.join(line.split())}", file=sys.stderr)
     return exit_code
 
 
@@ -83,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"cnnvis_ray {__version__}")
     top.add_argument("--verbose", action="store_true", help="debug lines, one a work unit")
     verbs = top.add_subparsers(metavar="VERB", required=True)
-    for verb, text in STAGE_HELP.items():
+    for verb, (text, _) in VERBS.items():
         add_stage(verbs, verb, text)
     quickstart = verbs.add_parser("quickstart", help="train on digits and run every stage")
     quickstart.add_argument("run_dir", nargs="?", default="runs/quickstart")
@@ -102,6 +96,9 @@ def parser() -> argparse.ArgumentParser:
     add_compare(verbs)
     layers = verbs.add_parser("layers", help="the layers of a network, in execution order")
     layers.add_argument("name", help="torchvision's name, or package.module:factory")
+    layers.add_argument(
+        "--size", type=int, help="pixels of the input's side, where no preprocess states it"
+    )
     add_settings(layers)
     layers.set_defaults(act=do_layers)
     return top
@@ -116,6 +113,11 @@ def add_stage(
     stage.add_argument("--config", help="a YAML file; see cnnvis init")
     add_settings(stage)
     add_replace(stage)
+    stage.add_argument(
+        "--keep",
+        action="store_true",
+        help="with a run: the settings become the run's, not only this invocation's",
+    )
     stage.set_defaults(act=do_stage, verb=verb)
 
 
@@ -159,7 +161,7 @@ def add_replace(verb: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         choices=REPLACEABLE,
-        help="do a stage again whose recipe changed (repeatable)",
+        help="do a stage again, with what depends on it (repeatable)",
     )
 
 
@@ -170,7 +172,12 @@ def do_stage(parsed: argparse.Namespace) -> None:
     config = configured(parsed.run_dir, parsed.config, parsed.set)
     from cnnvis_ray.stages.run import run_verb
 
-    print("\n".join(run_verb(parsed.verb, config, parsed.replace)))
+    keep = parsed.keep or parsed.config is not None
+    if parsed.set and not keep:
+        logging.getLogger(__name__).info(
+            "--set holds for this invocation alone; --keep makes it the run's"
+        )
+    print("\n".join(run_verb(parsed.verb, config, parsed.replace, keep)))
 
 
 def do_quickstart(parsed: argparse.Namespace) -> None:
@@ -222,11 +229,11 @@ def do_layers(parsed: argparse.Namespace) -> None:
     """Print a network's layers."""
     from cnnvis_ray.stages.layers import describe_layers
 
-    print(describe_layers(parsed.name, parsed.set))
+    print(describe_layers(parsed.name, parsed.set, parsed.size))
 
 
 def command() -> None:
-    """Be the command ``cnnvis``."""
+    """Run the command ``cnnvis`` and end the process."""
     leave(main())
 
 

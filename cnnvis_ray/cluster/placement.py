@@ -37,7 +37,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class Slot:
     """Where a worker finds itself: its device, passed explicitly, and its threads.
 
     With 0 GPUs Ray leaves every GPU of the node visible, so the device is never guessed.
@@ -47,7 +47,7 @@ class Seat:
     threads: int
 
 
-def place(config: Cluster, offers: Sequence[Offer], num_units: int) -> Placement:
+def place_workers(config: Cluster, offers: Sequence[Offer], num_units: int) -> Placement:
     """Resolve workers, GPUs and CPUs against what the nodes have.
 
     Args:
@@ -60,14 +60,14 @@ def place(config: Cluster, offers: Sequence[Offer], num_units: int) -> Placement
     """
     gpus = gpus_per_worker(config, offers)
     cpus = cpus_per_worker(config, offers, gpus)
-    room = capacity(offers, gpus, cpus)
-    if room == 0 or (config.workers != "auto" and config.workers > room):
+    fitting = capacity(offers, gpus, cpus)
+    if fitting == 0 or (config.workers != "auto" and config.workers > fitting):
         raise RefusedError(
             f"cluster: {config.workers} workers of {gpus:g} GPUs and {cpus} CPUs do not fit; the "
             f"nodes offer {describe(offers)}: lower cluster.workers, gpus_per_worker or "
             "cpus_per_worker"
         )
-    workers = min(room, max(num_units, 1)) if config.workers == "auto" else config.workers
+    workers = min(fitting, max(num_units, 1)) if config.workers == "auto" else config.workers
     return Placement(workers, gpus, cpus)
 
 
@@ -103,18 +103,18 @@ def cpus_per_worker(config: Cluster, offers: Sequence[Offer], gpus: float) -> in
 def capacity(offers: Sequence[Offer], gpus: float, cpus: int) -> int:
     """Count the workers that fit on the nodes at once."""
     return sum(
-        min(offer.cpus // cpus, seats_by_gpu(offer.gpus, gpus) if gpus else offer.cpus)
+        min(offer.cpus // cpus, slots_by_gpu(offer.gpus, gpus) if gpus else offer.cpus)
         for offer in offers
     )
 
 
-def seats_by_gpu(available: float, gpus: float) -> int:
+def slots_by_gpu(available: float, gpus: float) -> int:
     """Count workers by GPU: a share stays on one GPU, several stay whole."""
     return int(available) * int(1 / gpus) if gpus < 1 else int(available // gpus)
 
 
 def describe(offers: Sequence[Offer]) -> str:
-    """Say what the nodes have."""
+    """Write what the nodes have."""
     nodes = [f"{offer.cpus} CPUs and {offer.gpus:g} GPUs" for offer in offers[:8]]
     more = f" and {len(offers) - 8} nodes more" if len(offers) > 8 else ""
     return "; ".join(nodes) + more

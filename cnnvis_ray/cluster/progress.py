@@ -4,12 +4,15 @@ import logging
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Never
+
+from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
 LINE_SECONDS = 5.0
 BAR_SECONDS = 0.2
-BAR_WIDTH = 24
 
 
 @dataclass(slots=True)
@@ -30,63 +33,68 @@ class Progress:
     rejects: int = 0
     fresh: int = 0  # finished after the first unit, whose time holds the workers' start
     started: float | None = None
-    told: float = field(default_factory=time.monotonic)
+    shown: float = field(default_factory=time.monotonic)
+    bar: "tqdm[Never] | None" = None
 
     def __post_init__(self) -> None:
         LATEST[:] = [self]
 
     def add(self, done: int, rejects: int = 0) -> None:
-        """Count finished work and tell, not too often."""
+        """Count finished work and show it, not too often."""
         self.done += done
         self.fresh += done if self.started is not None else 0
         self.started = self.started or time.monotonic()
         self.rejects += rejects
         interval = BAR_SECONDS if sys.stderr.isatty() else LINE_SECONDS
-        if time.monotonic() - self.told >= interval:
-            self.tell()
+        if time.monotonic() - self.shown >= interval:
+            self.show()
 
-    def tell(self) -> None:
-        """Draw the bar, or log a line."""
-        self.told = time.monotonic()
+    def show(self) -> None:
+        """Draw the bar on a terminal, else log a line."""
+        self.shown = time.monotonic()
         if not sys.stderr.isatty():
             log.info("%s", self.line())
             return
-        filled = BAR_WIDTH * self.done // max(self.total, 1)
-        bar = "█" * filled + "·" * (BAR_WIDTH - filled)
-        sys.stderr.write(f"\r\x1b[2K{bar} {self.line()}")
-        sys.stderr.flush()
+        if self.bar is None:
+            self.bar = tqdm(total=self.total, bar_format="{bar:24} {desc}", file=sys.stderr)
+        self.bar.n = self.done
+        self.bar.set_description_str(self.line())
 
     def end(self) -> None:
-        """Tell the last state and leave the line."""
-        self.tell()
-        if sys.stderr.isatty():
-            sys.stderr.write("\n")
+        """Show the last state and leave the line."""
+        self.show()
+        if self.bar is not None:
+            self.bar.close()
 
     @property
     def rate(self) -> float:
-        """Finished a second, since the first was finished."""
+        """Finished per second, since the first was finished."""
         elapsed = time.monotonic() - (self.started or time.monotonic())
         return self.fresh / elapsed if elapsed > 0 else 0.0
 
     def line(self) -> str:
-        """Say done of total, rejects, and, once it is known, the rate and the time left."""
+        """Write done of total, rejects, and, once they are known, the rate and the time left."""
         rate = self.rate
         rejects = f", {self.rejects} rejects" if self.rejects else ""
         line = f"{self.what} {self.done:,}/{self.total:,} {self.noun}{rejects}"
         if not rate:
             return line
-        clock = time.strftime("%H:%M:%S", time.gmtime((self.total - self.done) / rate))
-        return f"{line}, {rate:.1f}/s, {clock} left"
+        return f"{line}, {rate:.1f}/s, {clock((self.total - self.done) / rate)} left"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration: ``0:00:42``, ``3 days, 4:05:06``."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 LATEST: list[Progress] = []  # of this process: it has one terminal and one lease
 
 
 def snapshot() -> dict[str, str | int | float]:
-    """Say how far this process is, for those that read its lease."""
-    told: dict[str, str | int | float] = {}
+    """Return how far this process is, for those that read its lease."""
+    found: dict[str, str | int | float] = {}
     for progress in LATEST:
-        told |= {"stage": progress.what, "noun": progress.noun}
-        told |= {"done": progress.done, "total": progress.total, "rejects": progress.rejects}
-        told |= {"rate": round(progress.rate, 3)}
-    return told
+        found |= {"stage": progress.what, "noun": progress.noun}
+        found |= {"done": progress.done, "total": progress.total, "rejects": progress.rejects}
+        found |= {"rate": round(progress.rate, 3)}
+    return found

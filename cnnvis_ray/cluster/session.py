@@ -3,7 +3,8 @@
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,33 +18,30 @@ from cnnvis_ray.errors import RefusedError
 
 log = logging.getLogger(__name__)
 
+LISTEN_SECONDS = 10.0
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the entry point of a submitted job
 
 
 class Session:
-    """A connection that is made when the first stage needs it: a finished run never starts Ray.
-
-    Attributes:
-        check_nodes: called once before the first work, where there are several nodes.
-    """
+    """A connection that is made when the first stage needs it: a finished run never starts Ray."""
 
     def __init__(self, config: Cluster) -> None:
         self.config = config
         self.mine = False
-        self.check_nodes: Callable[[], None] | None = None
 
     def offers(self) -> list[Offer]:
-        """Connect if need be, and list what the alive nodes have, or the autoscaler can start.
+        """Connect if needed, and list what the alive nodes have, or the autoscaler can start.
 
         Raises:
             RefusedError: the address does not answer, or no node with a CPU came up in time.
         """
         self.join()
-        offers = wait_for_nodes(self.config)
-        if self.check_nodes is not None and len(alive_offers()) > 1:
-            self.check_nodes()
-        self.check_nodes = None
-        return offers
+        return wait_for_nodes(self.config)
+
+    @property
+    def num_nodes(self) -> int:
+        """How many nodes are alive."""
+        return len(alive_offers())
 
     def join(self) -> None:
         """Connect, unless this process is connected."""
@@ -80,6 +78,25 @@ def session(config: Cluster) -> Iterator[Session]:
             signal.signal(number, handler)
 
 
+def check_listening(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for minutes.
+
+    Raises:
+        RefusedError: no connection within `LISTEN_SECONDS`.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return  # auto, local
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), LISTEN_SECONDS).close()
+    except (OSError, OverflowError) as failure:
+        reason = getattr(failure, "strerror", None) or failure
+        raise RefusedError(
+            f"cluster.address: nothing listens at {address} ({reason}); start a head there (ray "
+            "start --head), correct the address, or use null for a local cluster"
+        ) from None
+
+
 def in_submitted_job() -> bool:
     """Whether this process is the entry point of a submitted job."""
     return JOB_VARIABLE in os.environ
@@ -89,9 +106,10 @@ def connect(config: Cluster) -> None:
     """Start or join a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    init = partial(ray.init, logging_level=logging.WARNING, log_to_driver=False)
+    init = partial(ray.init, logging_level=logging.ERROR, log_to_driver=False)
     try:
         if config.address is not None:
+            check_listening(config.address)
             init(address=config.address)
         elif in_submitted_job():
             init()

@@ -1,65 +1,63 @@
 """The ledger: the record of a run. What was listed, which passes there are, and what is due."""
 
-from cnnvis_ray.ledger.damage import clear_damage, damaged_unit, note_damage
-from cnnvis_ray.ledger.fingerprints import Recipe, fingerprint
-from cnnvis_ray.ledger.identity import claim_run
-from cnnvis_ray.ledger.lease import Holder, hold, read_holder
-from cnnvis_ray.ledger.passes import (
-    Marker,
-    Pass,
-    claim,
-    commit,
-    done,
-    drop,
-    read_markers,
-    read_passes,
+from cnnvis_ray.config.sections import Value
+from cnnvis_ray.ledger.identity import (
+    Recipe,
+    check_identity,
+    dump,
+    fingerprint,
+    read_identity,
+    write_identity,
 )
-from cnnvis_ray.ledger.plan import Changes, Plan, append, grow, read_plan, recut
-from cnnvis_ray.ledger.reading import Run, open_run
-from cnnvis_ray.ledger.sweep import retire, sweep
+from cnnvis_ray.ledger.lease import Holder, hold, read_holder
+from cnnvis_ray.ledger.passes import Marker, Pass, commit
+from cnnvis_ray.ledger.plan import Changes, Plan, append, extend, grow, read_plan, recut
+from cnnvis_ray.ledger.reading import LABELS, Run, open_run, read_features
 from cnnvis_ray.ledger.units import (
+    SLOTS,
     ChannelUnit,
     ImageUnit,
     channel_units,
     channels_named,
     image_id,
 )
-from cnnvis_ray.ledger.verification import Finding, Verifier, leftovers
+from cnnvis_ray.ledger.verification import Finding, Verifier
+from cnnvis_ray.ledger.view import Claim, Ledger, digest_files
 
 __all__ = [
+    "LABELS",
+    "SLOTS",
     "Changes",
     "ChannelUnit",
+    "Claim",
     "Finding",
     "Holder",
     "ImageUnit",
+    "Ledger",
     "Marker",
     "Pass",
     "Plan",
     "Recipe",
     "Run",
+    "Value",
     "Verifier",
     "append",
     "channel_units",
     "channels_named",
-    "claim",
-    "claim_run",
-    "clear_damage",
+    "check_identity",
     "commit",
-    "damaged_unit",
-    "done",
-    "drop",
+    "digest_files",
+    "dump",
+    "extend",
     "fingerprint",
     "grow",
     "hold",
     "image_id",
-    "leftovers",
-    "note_damage",
     "open_run",
+    "read_features",
     "read_holder",
-    "read_markers",
-    "read_passes",
+    "read_identity",
     "read_plan",
     "recut",
-    "retire",
-    "sweep",
+    "write_identity",
 ]

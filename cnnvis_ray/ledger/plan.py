@@ -11,9 +11,10 @@ from itertools import groupby, pairwise
 import numpy as np
 import pyarrow as pa
 
+from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.images import Entry
 from cnnvis_ray.ledger.units import ImageUnit, PlannedEntry
-from cnnvis_ray.storage import Store, read_table, shard_writer
+from cnnvis_ray.storage import Store, read_table, write_table
 
 SCHEMA = pa.schema(
     [
@@ -103,21 +104,39 @@ def units_of(rows: pa.Table) -> Iterator[ImageUnit]:
 
 
 def read_plan(store: Store) -> Plan:
-    """Read all segments and keep each unit's highest revision."""
+    """Read all segments and keep each unit's highest revision.
+
+    Raises:
+        RefusedError: a segment is damaged; names it.
+    """
     names = [name for name in store.names("plan") if name.endswith(".parquet")]
-    tables = [read_table(store, f"plan/{name}") for name in names]
+    tables = []
+    for name in names:
+        try:
+            tables.append(read_table(store, f"plan/{name}"))
+        except pa.ArrowException as failure:
+            words = " ".join(str(failure).split())[:120]
+            raise RefusedError(
+                f"{store.root}/plan/{name} is damaged ({words}): image ids cannot be made again; "
+                "restore the file, or use another run_dir"
+            ) from None
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-    units, revisions = table["unit"].to_numpy(), table["revision"].to_numpy()
-    latest = np.zeros(int(units.max()) + 1 if len(units) else 0, dtype=np.int32)
-    np.maximum.at(latest, units, revisions)
-    live = table.filter(pa.array(revisions == latest[units])) if len(units) else table
-    order = [("unit", "ascending"), ("slot", "ascending")]
     sizes = [int(table.schema.metadata[b"unit_size"]) for table in tables]
-    return Plan(live.sort_by(order).combine_chunks(), len(names), sizes[-1] if sizes else None)
+    return Plan(live_rows(table), len(names), sizes[-1] if sizes else None)
+
+
+def live_rows(table: pa.Table) -> pa.Table:
+    """Keep the rows of each unit's highest revision, by unit and slot."""
+    units, revisions = table["unit"].to_numpy(), table["revision"].to_numpy()
+    if len(units):
+        latest = np.zeros(int(units.max()) + 1, dtype=np.int32)
+        np.maximum.at(latest, units, revisions)
+        table = table.filter(pa.array(revisions == latest[units]))
+    return table.sort_by([("unit", "ascending"), ("slot", "ascending")]).combine_chunks()
 
 
 def recut(plan: Plan, listing: Sequence[Entry], cut: Cut) -> list[ImageUnit]:
-    """Empty every unit and cut the whole listing anew into units with numbers of their own."""
+    """Empty every unit and cut the whole listing again into units with new numbers."""
     emptied = [ImageUnit(unit.number, unit.revision + 1, ()) for unit in plan.units()]
     return [*emptied, *fresh_units(plan, listing, cut)]
 
@@ -158,17 +177,28 @@ def grow(plan: Plan, listing: Sequence[Entry], cut: Cut) -> tuple[list[ImageUnit
     return units, Changes(sum(entry.num_images for entry in added), gone, changed)
 
 
-def append(store: Store, plan: Plan, units: Sequence[ImageUnit], unit_size: int) -> Plan:
-    """Write units, cut by a size, as the next segment and read the plan anew."""
+def extend(plan: Plan, units: Sequence[ImageUnit], unit_size: int) -> tuple[Plan, pa.Table]:
+    """Add units, cut by a size, to a plan, in memory.
+
+    Returns:
+        The plan as it reads once the segment is written, and the segment.
+    """
     schema = SCHEMA.with_metadata({"unit_size": str(unit_size)})
-    path = f"plan/{plan.num_segments:06d}.parquet"
-    with shard_writer(store, path, schema) as writer:
-        for first in range(0, len(units), BLOCK_UNITS):
-            rows = [row for unit in units[first : first + BLOCK_UNITS] for row in rows_of(unit)]
-            columns = zip(zip(*rows, strict=True), schema, strict=True)
-            arrays = [pa.array(values, field.type) for values, field in columns]
-            writer.write(pa.table(arrays, schema=schema))
-    return read_plan(store)
+    blocks = []
+    for first in range(0, len(units), BLOCK_UNITS):
+        rows = [row for unit in units[first : first + BLOCK_UNITS] for row in rows_of(unit)]
+        columns = zip(zip(*rows, strict=True), schema, strict=True)
+        blocks.append(pa.table([pa.array(v, field.type) for v, field in columns], schema=schema))
+    segment = pa.concat_tables(blocks) if blocks else schema.empty_table()
+    both = pa.concat_tables(
+        [plan.table.replace_schema_metadata(), segment.replace_schema_metadata()]
+    )
+    return Plan(live_rows(both), plan.num_segments + 1, unit_size), segment
+
+
+def append(store: Store, plan: Plan, segment: pa.Table) -> None:
+    """Write the segment that follows a plan's."""
+    write_table(store, f"plan/{plan.num_segments:06d}.parquet", segment)
 
 
 Row = tuple[int, int, int, str, str, int | None, int | None]

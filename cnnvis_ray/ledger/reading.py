@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,38 +12,49 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cnnvis_ray.errors import RefusedError, near
-from cnnvis_ray.ledger.passes import Pass, read_markers, read_passes
+from cnnvis_ray.ledger.identity import read_identity
+from cnnvis_ray.ledger.passes import Pass
+from cnnvis_ray.ledger.view import Ledger
 from cnnvis_ray.storage import ShardFile, Store, read_table
 
+LABELS = "labels.parquet"
+"""Present labels by image id, written when they change; the image shards keep the first ones."""
 
-@dataclass(frozen=True, slots=True)
+
 class Run:
-    """A run directory, read only; small, nothing is loaded before it is asked for."""
+    """A run directory, read only, as it was when it was opened."""
 
-    store: Store
+    def __init__(self, store: Store, ledger: Ledger | None = None) -> None:
+        self.store = store
+        self.ledger = ledger or Ledger(store)
 
     def layers(self) -> list[str]:
-        """List the layers that have features, by name."""
+        """Return the layers that have features, by name."""
         return sorted({layer for owner in self.passes("extract") for layer in owner.layers})
 
     def passes(self, stage: str) -> list[Pass]:
-        """Read a stage's passes."""
-        return read_passes(self.store, stage)
+        """Return the passes of a stage."""
+        return self.ledger.passes(stage)
 
     def files(self, stage: str, folder: str) -> list[ShardFile]:
         """List the winning files of a stage in one folder, by unit."""
-        files = [
-            (marker.unit, file)
-            for owner in self.passes(stage)
-            for marker in read_markers(self.store, owner)
-            for file in marker.files
-            if file.path.startswith(f"{folder}/")
-        ]
-        return [file for _, file in sorted(files, key=lambda pair: pair[0])]
+        return self.ledger.files(stage, folder)
 
     def images(self, columns: list[str] | None = None) -> pa.Table:
-        """Read the image rows: image_id, key, label, width, height, thumbnail, top5."""
-        return self.rows("images", "images", columns)
+        """Read the image rows: image_id, key, label, width, height, thumbnail, top5.
+
+        The labels are the present ones: those that the last invocation joined.
+        """
+        joined = (columns is None or "label" in columns) and self.store.exists(LABELS)
+        if not joined:
+            return self.rows("images", "images", columns)
+        asked = columns and list(dict.fromkeys([*columns, "image_id"]))
+        rows = self.rows("images", "images", asked)
+        labels = read_table(self.store, LABELS)
+        order = pc.index_in(rows["image_id"], value_set=labels["image_id"].combine_chunks())
+        present = labels["label"].combine_chunks().take(order.combine_chunks())
+        rows = rows.set_column(rows.column_names.index("label"), "label", present)
+        return rows.select(columns) if columns else rows
 
     def rejects(self) -> pa.Table:
         """Read what could not be used: image_id, key, stage, error."""
@@ -58,7 +68,9 @@ class Run:
         """
         tables = [read_table(self.store, file.path, columns) for file in self.files(stage, folder)]
         if not tables:
-            raise RefusedError(f"{self.store.root!r} has no finished {folder}")
+            raise RefusedError(
+                f"{self.store.root!r} has no finished {folder}; run cnnvis status on it"
+            )
         return pa.concat_tables(tables)
 
     def features(self, layer: str) -> tuple[list[str], NDArray[np.floating]]:
@@ -66,55 +78,61 @@ class Run:
 
         Returns:
             Keys, and the features as ``image feature`` in the stored dtype, by image id.
+
+        Raises:
+            RefusedError: the layer has no features, or none of its units is finished.
         """
         blocks = list(self.feature_blocks(layer))
+        if not blocks:
+            raise RefusedError(
+                f"{self.store.root!r}: no unit of {layer} is finished yet; continue the "
+                f"extraction with: cnnvis extract {self.store.root}"
+            )
         ids = np.concatenate([ids for ids, _ in blocks])
-        return self.keys_of(ids), np.concatenate([values for _, values in blocks])
+        rows = self.images(["image_id", "key"])
+        order = pc.index_in(pa.array(ids), value_set=rows["image_id"].combine_chunks())
+        keys = rows["key"].take(order).to_pylist()
+        return keys, np.concatenate([values for _, values in blocks])
 
     def feature_blocks(
         self, layer: str
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]:
-        """Read a layer's features one shard at a time: image ids, ``image feature``."""
-        self.check_layer(layer)
-        for file in self.files("extract", f"features/{layer}"):
-            yield read_features(self.store, file.path)
+        """Read a layer's features shard by shard: image ids, ``image feature``.
 
-    def check_layer(self, layer: str) -> None:
-        """Refuse a layer without features, naming near ones."""
+        Raises:
+            RefusedError: the layer has no features; names near ones.
+        """
         known = self.layers()
         if layer not in known:
             hints = near(layer, known) or known
             raise RefusedError(
-                f"{self.store.root!r} has no features of {layer!r}; layers: {', '.join(hints)}"
+                f"{self.store.root!r} has no features of {layer!r}; layers: "
+                f"{', '.join(hints) or 'none'}"
             )
-
-    def keys_of(self, ids: NDArray[np.int64]) -> list[str]:
-        """Look up the keys of images by id."""
-        rows = self.images(["image_id", "key"])
-        place = pc.index_in(pa.array(ids), value_set=rows["image_id"].combine_chunks())
-        return list(rows["key"].take(place).to_pylist())
+        for file in self.files("extract", f"features/{layer}"):
+            yield read_features(self.store, file.path)
 
     def statistics(self, layer: str) -> pa.Table:
-        """Read a layer's merged channel statistics, a row a channel."""
+        """Read a layer's merged channel statistics, a row per channel."""
         return self.table(f"channels/{layer}.parquet")
 
-    def embedding(self, layer: str) -> pa.Table:
+    def embedding(self, layer: str, columns: list[str] | None = None) -> pa.Table:
         """Read a layer's map: image_id, key, label, x, y, image."""
-        return self.table(f"embedding/{layer}.parquet")
+        return self.table(f"embedding/{layer}.parquet", columns)
 
     def pictures(self, layer: str, name: str = "default") -> pa.Table:
-        """Read a layer's pictures in one catalogue, a row a channel."""
+        """Read a layer's pictures in one catalogue, a row per channel and variant."""
         return self.table(f"maximization/{name}/{layer}.parquet")
 
-    def table(self, path: str) -> pa.Table:
-        """Read one whole table.
+    def table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """Read one table, or some of its columns.
 
         Raises:
             RefusedError: it is not there.
         """
         if not self.store.exists(path):
             raise RefusedError(f"{self.store.root!r} has no {path}")
-        return read_table(self.store, path)
+        return read_table(self.store, path, columns)
 
 
 def read_features(store: Store, path: str) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
@@ -132,9 +150,9 @@ def open_run(path: str) -> Run:
         path: folder or URI.
 
     Raises:
-        RefusedError: there is no run.
+        RefusedError: there is no run, or its run.json is damaged.
     """
     store = Store(str(path))
-    if not store.exists("run.json"):
-        raise RefusedError(f"{path!r} is no run: it holds no run.json")
+    if read_identity(store) is None:
+        raise RefusedError(f"{str(path)!r} is not a run: it has no run.json")
     return Run(store)

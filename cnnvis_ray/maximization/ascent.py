@@ -4,6 +4,7 @@ Nothing here draws a random number, and no image of a batch touches another (but
 `objectives.diversity`, within the pictures of one channel).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,23 +18,12 @@ from cnnvis_ray.maximization.cutting import Cut
 from cnnvis_ray.maximization.objectives import Aim, Objective, own_maps
 from cnnvis_ray.maximization.parametrizations import Canvas, Parametrization
 from cnnvis_ray.maximization.redirection import Redirection
-from cnnvis_ray.maximization.transforms import View, place, view_of
+from cnnvis_ray.maximization.transforms import View, view_images, view_of
 
+Network = Callable[[Tensor], Tensor]
 TILE_IMAGES = 16  # at 128 px the fastest on two cores: 4.95 ms an image, 5.66 at 4 (features.10)
 TILE_PIXELS = TILE_IMAGES * 128**2  # bounds memory: at 512 px one image at a time
 LOOK_EVERY = 16  # steps between looks at whether a gradient arrives: one costs 1 % of a step
-
-# Adam's step and the memory of its two averages. fourier: measured on squeezenet1_1, 128 steps,
-# lucid's (0.05, 0.9, 0.999) in brackets: features.10 reaches 6.6 times the best photo in the median
-# (5.0), 96 % of class pictures are recognized by squeezenet1_0 (82 %); a rate that falls to 0 costs
-# a tenth of both.
-# pixel: lucid, optvis/render.py; normalized: the seed; maco: phases, in radians
-STRIDES = {
-    "fourier": (0.1, 0.8, 0.95),
-    "pixel": (0.05, 0.9, 0.999),
-    "normalized": (0.01, 0.9, 0.999),
-    "maco": (0.05, 0.8, 0.95),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +31,8 @@ class Slope:
     """What all batches of a layer share: the way from parameters to the number that climbs.
 
     Attributes:
-        cut: from network input to the layer's activation, for climbing.
-        judge: the same for measuring; another one only where weights hold NaN.
+        cut: the network up to the layer, climbed before the layer's bound.
+        judge: the same for measuring, after it; another one only where weights hold NaN.
         mean: ``[colour, 1, 1]``, which the network's preprocess subtracts.
         std: ``[colour, 1, 1]``, by which it divides.
         window: height and width in pixels that the network sees at each step.
@@ -103,7 +93,7 @@ def ascend(slope: Slope, start: Tensor, placements: Tensor | None, aim: Aim) -> 
     """
     recipe = slope.recipe
     parameters = start.clone().requires_grad_()
-    optimizer = make_optimizer(recipe, parameters)
+    optimizer = make_optimizer(slope, parameters)
     trail = Trail(recipe.steps, start)
     views = None if placements is None else view_of(placements, slope.canvas.size, slope.window)
     for step in range(recipe.steps):
@@ -123,7 +113,7 @@ def ascend(slope: Slope, start: Tensor, placements: Tensor | None, aim: Aim) -> 
 
 
 class Trail:
-    """What a climb leaves behind, gathered on its device so that no step waits for the CPU."""
+    """The numbers of a climb, gathered on its device so that no step waits for the CPU."""
 
     def __init__(self, steps: int, like: Tensor) -> None:
         batch, device = len(like), like.device
@@ -138,7 +128,7 @@ class Trail:
         self.peaks[step] = peaks
 
     def feel(self, gradient: Tensor) -> Tensor:
-        """Note which images a gradient reached; tell which it did not: ``[batch]``."""
+        """Note which images a gradient reached; return which it did not: ``[batch]``."""
         moved = any_of(gradient)
         self.felt |= moved
         return ~moved
@@ -159,23 +149,23 @@ class Trail:
         )
 
 
-def make_optimizer(recipe: Maximize, parameters: Tensor) -> torch.optim.Adam:
+def make_optimizer(slope: Slope, parameters: Tensor) -> torch.optim.Adam:
     """Set up Adam with the recipe's step, or with the one that suits the parametrization."""
-    rate, *betas = STRIDES[recipe.parametrization]
-    if recipe.learning_rate != "auto":
-        rate = recipe.learning_rate
-    return torch.optim.Adam([parameters], lr=rate, betas=(betas[0], betas[1]), fused=True)
+    stride = slope.parametrization.stride
+    asked = slope.recipe.learning_rate
+    rate = stride.learning_rate if asked == "auto" else asked
+    return torch.optim.Adam([parameters], lr=rate, betas=stride.betas, fused=True)
 
 
 def any_of(values: Tensor) -> Tensor:
-    """Tell for each entry of a batch whether it has anything but zeros: ``[batch]``."""
+    """Check for each entry of a batch whether anything is not zero: ``[batch]``."""
     return values.flatten(1).any(1)
 
 
 def climb(
     slope: Slope, parameters: Tensor, view: View | None, aim: Aim
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Look for the way up.
+    """Return where the batch is and which way is up.
 
     An image whose objective is not finite gets no pull; its neighbours do not notice.
 
@@ -184,33 +174,30 @@ def climb(
         gradient of minus the objective, of the parameters' shape.
     """
     images = slope.parametrization.image(parameters)
-    if view is None:
-        inputs = slope.normalize(images)
-    else:
-        inputs = place(images, view, slope.mean, slope.std)
-    activation = activate(slope, inputs)
+    seen = view_images(images, view, slope.mean, slope.std) if view else slope.normalize(images)
+    activation = activate(slope.cut.before_bound, seen, slope.precision)
     values = slope.objective(activation, aim)
     loss = -torch.where(values.isfinite(), values, 0.0).sum()
     (gradient,) = torch.autograd.grad(loss, parameters)
     return values.detach(), own_maps(activation.detach(), aim).amax(1), gradient
 
 
-def activate(slope: Slope, inputs: Tensor) -> Tensor:
-    """Run the cut network on normalized images, in the precision of the climb."""
+def activate(cut: Network, inputs: Tensor, precision: torch.dtype) -> Tensor:
+    """Run the cut network on normalized images, in float32 or by autocast in half of it."""
     inputs = inputs.contiguous(memory_format=torch.channels_last)
-    if slope.precision == torch.float32:
-        return in_tiles(slope.cut, inputs)
-    with torch.autocast(inputs.device.type, slope.precision):
-        return in_tiles(slope.cut, inputs).float()
+    if precision == torch.float32:
+        return in_tiles(cut, inputs)
+    with torch.autocast(inputs.device.type, precision):
+        return in_tiles(cut, inputs).float()
 
 
 def tile_images(window: tuple[int, int]) -> int:
-    """Tell how many images of a size the cut network gets at a time."""
+    """Return how many images of a size the cut network gets at a time: a power of 2."""
     fitting = max(1, min(TILE_IMAGES, TILE_PIXELS // (window[0] * window[1])))
-    return 1 << (fitting.bit_length() - 1)  # a power of 2 divides the usual batches
+    return 1 << (fitting.bit_length() - 1)  # divides the usual batches
 
 
-def in_tiles(cut: Cut, inputs: Tensor) -> Tensor:
+def in_tiles(cut: Network, inputs: Tensor) -> Tensor:
     """Run the cut network on a fixed number of images at a time, the last tile filled with zeros.
 
     How a convolution adds up depends on how many images it gets, and a climb turns the last bit

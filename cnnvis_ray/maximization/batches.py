@@ -1,13 +1,16 @@
 """One attempt at many channels: starts, batches of one size, climbs, pictures measured.
 
-A short batch is padded with copies of its first channel, so that every batch of a layer has the
-same shape: the shape decides in which order a device adds up numbers. Where a GPU has no memory
-for a batch, it is halved.
+Every random number of a picture belongs to (seed, layer, channel, picture, attempt), so neither
+batches nor workers can change a picture. NumPy draws the numbers on the CPU, whatever device
+climbs. A short batch is padded with copies of its first channel, so that every batch of a layer
+has the same shape: the shape decides in which order a device adds up numbers. Where a GPU has no
+memory for a batch, it is halved.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +19,35 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnvis_ray.maximization.ascent import Slope, activate, ascend, tile_images
-from cnnvis_ray.maximization.fitting import fit_pixels
-from cnnvis_ray.maximization.objectives import OBJECTIVES, Aim, parse_objective
-from cnnvis_ray.maximization.randomness import Origin, generator
+from cnnvis_ray.maximization.objectives import Aim, find_reading
 from cnnvis_ray.maximization.records import Pixels, Setting, StartImage
+from cnnvis_ray.maximization.spectrum import fit_pixels
 from cnnvis_ray.maximization.transforms import draw_placements, resolve_transforms
 
 log = logging.getLogger(__name__)
 
-# what a picture is measured by, where that is not the channel's mean over its map
-READINGS = {"neuron": "neuron", "direction": "direction", "class": "logit", "logit": "logit"}
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which picture's random numbers are drawn.
+
+    Attributes:
+        variant: which of several pictures of one channel, from 0.
+        attempt: which start, from 0.
+    """
+
+    seed: int
+    layer: str
+    channel: int
+    variant: int
+    attempt: int
+
+
+def generator(origin: Origin) -> np.random.Generator:
+    """Return the stream of random numbers of one attempt at one picture."""
+    fields = (origin.seed, origin.layer, origin.channel, origin.variant, origin.attempt)
+    digest = hashlib.blake2b(repr(fields).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +68,7 @@ class Climbed:
         reached: whether any gradient reached it.
         halved_to: the batch that memory had room for, where that was not all of it.
         overwritten: whether the function after the layer changed the activation in place.
+        bound: name of the function whose ceiling the climb went past; empty where there is none.
     """
 
     climber: Climber
@@ -58,6 +81,7 @@ class Climbed:
     reached: bool
     halved_to: int | None
     overwritten: bool
+    bound: str
 
 
 def climb_all(slope: Slope, setting: Setting, climbers: Sequence[Climber]) -> Iterator[Climbed]:
@@ -89,10 +113,10 @@ def climb_all(slope: Slope, setting: Setting, climbers: Sequence[Climber]) -> It
 
 
 def batch_images(slope: Slope, device: str) -> int:
-    """Tell how many pictures climb together.
+    """Return how many pictures climb together.
 
-    More than the network gets at a time is of no use to a CPU, and costs whoever asks for two
-    large pictures the padding: at 512 px they took the time of sixteen.
+    A CPU gains nothing from more than the network gets at a time, and two large pictures would
+    pay for the padding: at 512 px they took the time of sixteen.
     """
     pictures, size = slope.recipe.pictures, slope.recipe.batch_size
     if device == "cpu":
@@ -118,22 +142,23 @@ def climb_batch(
     return [
         Climbed(
             climber,
-            frames[place],
-            float(activation[place]),
-            float(start_activation[place]),
-            ascent.curve[place],
-            ascent.peaks[place],
-            bool(ascent.felt[place]),
-            bool(ascent.reached[place]),
+            frames[position],
+            float(activation[position]),
+            float(start_activation[position]),
+            ascent.curve[position],
+            ascent.peaks[position],
+            bool(ascent.felt[position]),
+            bool(ascent.reached[position]),
             halved_to,
             slope.overwritten,
+            slope.cut.bound,
         )
-        for place, climber in enumerate(climbers)
+        for position, climber in enumerate(climbers)
     ]
 
 
 def take_aim(slope: Slope, climbers: Sequence[Climber], device: str) -> Aim:
-    """Say what each image of a batch climbs."""
+    """Return what each image of a batch climbs."""
     recipe = slope.recipe
     directions = None
     if recipe.directions is not None:
@@ -156,10 +181,10 @@ def draw(
                 draw_placements(random, values, slope.canvas.size, slope.recipe.steps)
             )
     parameters = torch.from_numpy(np.stack(starts)).to(setting.device)
-    for place, climber in enumerate(climbers):
+    for position, climber in enumerate(climbers):
         if climber.start_image is not None:
             image = fit_pixels(climber.start_image.pixels, slope.canvas.size, slope.canvas.colours)
-            parameters[place] = slope.parametrization.encode(image[None].to(setting.device))[0]
+            parameters[position] = slope.parametrization.encode(image[None].to(setting.device))[0]
     if not placements:
         return parameters, None
     return parameters, torch.from_numpy(np.stack(placements, 1)).to(setting.device)
@@ -174,11 +199,10 @@ def paint(slope: Slope, parameters: Tensor) -> Tensor:
 
 def measure(slope: Slope, pixels: Tensor, aim: Aim) -> npt.NDArray[np.float32]:
     """Measure pictures as they are drawn, transforms off, float32: ``[batch]``."""
-    main = next(iter(parse_objective(slope.recipe.objective)))
-    reading = OBJECTIVES[READINGS.get(main, "channel")]
-    exact = replace(slope, cut=slope.judge, precision=torch.float32)
+    reading = find_reading(slope.recipe)
     with torch.no_grad():
-        return reading(activate(exact, slope.normalize(pixels / 255.0)), aim).cpu().numpy()
+        activation = activate(slope.judge, slope.normalize(pixels / 255.0), torch.float32)
+        return reading(activation, aim).cpu().numpy()
 
 
 def show(pixels: Tensor) -> Pixels:

@@ -1,17 +1,18 @@
 """Preflight: what can be refused before anything is computed, in one line each."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
-from cnnvis_ray.config.maximization import Maximize
-from cnnvis_ray.errors import Refusals, RefusedError
+from cnnvis_ray.config.maximization import Maximize, Override
+from cnnvis_ray.errors import Refusals, RefusedError, near
 from cnnvis_ray.maximization.cutting import cut_after
 from cnnvis_ray.maximization.objectives import parse_objective
+from cnnvis_ray.maximization.parametrizations import PARAMETRIZATIONS
 from cnnvis_ray.maximization.records import Setting
-from cnnvis_ray.maximization.transforms import resolve_transforms, window_size
+from cnnvis_ray.maximization.transforms import TRANSFORMS, resolve_transforms, window_size
 from cnnvis_ray.network.layers.table import Layer
 from cnnvis_ray.network.layers.trace import FAILURES
 
@@ -39,14 +40,64 @@ def check_recipe(module: nn.Module, layer: Layer, recipe: Maximize, setting: Set
     channels: list[int] = []
     with refusals.gather():
         channels = select_channels(layer, recipe)
-    with refusals.gather():
-        check_objective(layer, recipe)
-    with refusals.gather():
-        check_parametrization(recipe, setting)
-    with refusals.gather():
-        check_size(module, layer, recipe, setting)
+    refusals.attempt(lambda: check_names(recipe))
+    refusals.raise_all()
+    refusals.attempt(lambda: check_objective(layer, recipe))
+    refusals.attempt(lambda: check_spectrum(layer, recipe, setting))
+    refusals.attempt(lambda: check_size(module, layer, recipe, setting))
     refusals.raise_all()
     return channels
+
+
+def check_names(section: Maximize) -> None:
+    """Hold every name in a section and its overrides against the dict that it is looked up in.
+
+    Raises:
+        RefusedError: unknown names, each with its key and what is near.
+    """
+    refusals = Refusals()
+    parts: list[tuple[str, Maximize | Override]] = [("maximize", section)]
+    parts += [(f"maximize.overrides.{name}", part) for name, part in section.overrides.items()]
+    for key, part in parts:
+        with refusals.gather():
+            check_name(f"{key}.parametrization", part.parametrization, PARAMETRIZATIONS)
+        if isinstance(part.transforms, str):
+            with refusals.gather():
+                check_name(f"{key}.transforms", part.transforms, TRANSFORMS)
+        try:
+            if part.objective is not None:
+                parse_objective(part.objective)
+        except RefusedError as refusal:
+            refusals.messages.append(f"{key}.objective: {refusal}")
+    refusals.raise_all()
+
+
+def check_name(key: str, given: str | None, known: Iterable[str]) -> None:
+    """Refuse a name that is not a key of a dict; None, left out of an override, is allowed.
+
+    Raises:
+        RefusedError: with near names and all known ones.
+    """
+    names = list(known)
+    if given is None or given in names:
+        return
+    hint = f"; did you mean {' or '.join(hints)}?" if (hints := near(given, names)) else ""
+    raise RefusedError(f"{key}: {given!r} is unknown{hint} (known: {', '.join(names)})")
+
+
+def resolve_precision(recipe: Maximize, device: str) -> Maximize:
+    """Decide what the network computes in while climbing: half of float32 on a GPU, unless told.
+
+    Resolved once, on the driver, so that workers on different devices make the same pictures.
+
+    Args:
+        recipe: whose ``precision`` may be ``auto``.
+        device: ``cpu`` or ``cuda...``: what the workers get.
+    """
+    if recipe.precision != "auto":
+        return recipe
+    precision = "bfloat16" if device.startswith("cuda") else "float32"
+    return recipe.model_copy(update={"precision": precision})
 
 
 def select_channels(layer: Layer, recipe: Maximize) -> list[int]:
@@ -67,7 +118,8 @@ def select_channels(layer: Layer, recipe: Maximize) -> list[int]:
     if beyond or not wanted:
         given = beyond[0] if beyond else recipe.channels
         raise RefusedError(
-            f"maximize.channels: given {given!r}, {layer.name} has channels 0 to {known - 1}"
+            f"maximize.channels: given {given!r}, {layer.name} has channels 0 to {known - 1}; "
+            f'use "0:{known}" or less of it, a list, or all'
         )
     return wanted
 
@@ -76,7 +128,7 @@ def check_objective(layer: Layer, recipe: Maximize) -> None:
     """Refuse an objective that the layer cannot give.
 
     Raises:
-        RefusedError: unknown, or not of this layer's shape.
+        RefusedError: it does not fit the layer's shape, or lacks what it compares.
     """
     terms = parse_objective(recipe.objective)
     places = (layer.height or 1) * (layer.width or 1)
@@ -86,7 +138,9 @@ def check_objective(layer: Layer, recipe: Maximize) -> None:
             f"{layer.height} x {layer.width}; take the last layer, or objective: channel"
         )
     if ("direction" in terms) != (recipe.directions is not None):
-        raise RefusedError("maximize: objective direction and maximize.directions go together")
+        raise RefusedError(
+            f"maximize at {layer.name}: objective direction and maximize.directions go together"
+        )
     for vector in recipe.directions or []:
         if len(vector) != layer.channels:
             raise RefusedError(
@@ -95,21 +149,25 @@ def check_objective(layer: Layer, recipe: Maximize) -> None:
             )
     if "diversity" in terms and recipe.pictures < 2:
         raise RefusedError(
-            "maximize.objective diversity compares the pictures of a channel; "
+            f"maximize.objective at {layer.name}: diversity compares the pictures of a channel; "
             "set maximize.pictures to 2 or more"
         )
 
 
-def check_parametrization(recipe: Maximize, setting: Setting) -> None:
-    """Refuse ``maco`` without a spectrum of the right size."""
+def check_spectrum(layer: Layer, recipe: Maximize, setting: Setting) -> None:
+    """Refuse ``maco`` without a spectrum of the right size.
+
+    Raises:
+        RefusedError: there is none, or it is of other pictures.
+    """
     if recipe.parametrization != "maco":
         return
     height, width = recipe.height_width
     wanted = (len(setting.mean), height, width // 2 + 1)
     if setting.magnitude is None:
         raise RefusedError(
-            "maximize.parametrization maco measures the spectrum of the run's images, and the "
-            "run has none; name an image source, or take parametrization: fourier"
+            f"maximize.parametrization maco at {layer.name} measures the spectrum of the run's "
+            "images, and the run has none; name an image source, or use parametrization: fourier"
         )
     if setting.magnitude.shape != wanted:
         raise RefusedError(
@@ -141,7 +199,7 @@ def check_size(module: nn.Module, layer: Layer, recipe: Maximize, setting: Setti
 def size_trial(
     module: nn.Module, layer: Layer, recipe: Maximize, setting: Setting
 ) -> Callable[[tuple[int, int]], str | None]:
-    """Make a function that tells why a picture size fails, or None."""
+    """Return a function from a picture size to the reason why it fails, or None."""
     values = resolve_transforms(recipe)
 
     def trial(size: tuple[int, int]) -> str | None:
@@ -155,7 +213,7 @@ def size_trial(
             except FAILURES as failure:
                 return re.sub(r"\s+", " ", str(failure))[:200]
             if recipe.neuron is not None and any(
-                place >= side for place, side in zip(recipe.neuron, maps.shape[2:], strict=False)
+                row >= side for row, side in zip(recipe.neuron, maps.shape[2:], strict=False)
             ):
                 return f"neuron {list(recipe.neuron)} is not on a map of {list(maps.shape[2:])}"
         return None

@@ -2,9 +2,10 @@
 
 A channel gets another attempt only where the last one did not do: first noise; then the image that
 excites it most, where the run has one; then noise again from other numbers. What does, and what
-became of a channel, is `judging`'s.
+became of a channel, is decided in `status`.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -14,18 +15,17 @@ from torch import nn
 
 from cnnvis_ray.config.maximization import Maximize
 from cnnvis_ray.maximization.ascent import Slope
-from cnnvis_ray.maximization.batches import Climber, climb_all
-from cnnvis_ray.maximization.cutting import cut_after
-from cnnvis_ray.maximization.judging import Record, is_done, join, remark, status_of
+from cnnvis_ray.maximization.batches import Climber, Origin, climb_all
+from cnnvis_ray.maximization.checks import resolve_precision
+from cnnvis_ray.maximization.cutting import cut_after, pooled_first
 from cnnvis_ray.maximization.objectives import build_objective
 from cnnvis_ray.maximization.parametrizations import PARAMETRIZATIONS, Canvas
-from cnnvis_ray.maximization.randomness import Origin
 from cnnvis_ray.maximization.records import Picture, Setting
-from cnnvis_ray.maximization.reordering import pooled_first
-from cnnvis_ray.maximization.sanitizing import without_nan
+from cnnvis_ray.maximization.status import Record, is_done, join, remark, status_of
 from cnnvis_ray.maximization.transforms import resolve_transforms, window_size
 from cnnvis_ray.network.layers.table import Layer
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 IMAGE_ATTEMPT = 1  # noise first: it owes nothing to one image, and nearly always does
 
 
@@ -104,13 +104,13 @@ def climbing(
             std=torch.tensor(canvas.std, device=setting.device)[:, None, None],
             recipe=recipe,
             window=window_size(canvas.size, resolve_transforms(recipe)),
-            precision=resolve_precision(recipe, setting.device),
+            precision=PRECISIONS[resolve_precision(recipe, setting.device).precision],
             overwritten=overwritten,
         )
 
 
 def is_overwritten(module: nn.Module, layer: Layer, setting: Setting, canvas: Canvas) -> bool:
-    """Tell whether the function after the layer changes its activation in place."""
+    """Check whether the function after the layer changes its activation in place."""
     noise = torch.from_numpy(
         np.random.default_rng(0).standard_normal((1, canvas.colours, *canvas.size), np.float32)
     ).to(setting.device)
@@ -120,11 +120,24 @@ def is_overwritten(module: nn.Module, layer: Layer, setting: Setting, canvas: Ca
         return not torch.equal(own, cut(noise))
 
 
-def resolve_precision(recipe: Maximize, device: str) -> torch.dtype:
-    """Decide what the network computes in while climbing: half of it on a GPU, unless told."""
-    if recipe.precision == "auto":
-        return torch.bfloat16 if device.startswith("cuda") else torch.float32
-    return torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+def without_nan(module: nn.Module) -> nn.Module:
+    """Return the module itself, or, where a weight is not finite, a copy with zeros there.
+
+    In a backward pass 0 x NaN is NaN, so one bad filter would reach every image of a batch. The
+    climb runs on the copy, the measuring on the network as it is.
+    """
+
+    def is_finite(tensor: torch.Tensor) -> bool:
+        held = tensor.is_floating_point() and not tensor.is_meta
+        return not held or bool(tensor.isfinite().all())
+
+    if all(is_finite(tensor) for tensor in module.state_dict().values()):
+        return module
+    clean = copy.deepcopy(module)
+    for tensor in clean.state_dict().values():
+        if not is_finite(tensor):
+            tensor.nan_to_num_(0.0, 0.0, 0.0)
+    return clean
 
 
 def enlist(
@@ -144,7 +157,7 @@ def enlist(
 
 
 def finish(record: Record, recipe: Maximize, setting: Setting) -> Picture:
-    """Write the row of one picture."""
+    """Return the row of one picture."""
     best = record.best
     start = best.climber.start_image
     return Picture(

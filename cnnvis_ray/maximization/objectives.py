@@ -1,10 +1,10 @@
 """Objectives: activation -> one number per image, to be maximized.
 
-An objective is a function ``(activation, aim) -> [batch]`` and a line in `OBJECTIVES`. A recipe
-names one, or several with weights: ``{channel: 1.0, diversity: 0.5}``, the one that matters most
-first; a negative weight minimizes, and ``-channel`` is short for ``{channel: -1.0}``. No image's
-number may depend on another image, except within the ``pictures`` of one channel, which always
-share a batch.
+An objective is a function ``(activation, aim) -> [batch]`` and a line in `OBJECTIVES`; one that
+measures something else than its channel's mean gets a line in `READINGS` too. A recipe names one,
+or several with weights: ``{channel: 1.0, diversity: 0.5}``, the one that matters most first; a
+negative weight minimizes, and ``-channel`` is short for ``{channel: -1.0}``. No image's number may
+depend on another image, except within the ``pictures`` of one channel, which always share a batch.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cnnvis_ray.config.maximization import ObjectiveChoice
+from cnnvis_ray.config.maximization import Maximize, ObjectiveChoice
 from cnnvis_ray.errors import RefusedError, near
 
 
@@ -123,6 +123,18 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
+# What a finished picture is measured by, where that is not the mean of its channel over the map.
+READINGS: dict[str, Objective] = {
+    "neuron": neuron,
+    "direction": direction,
+    "class": logit,
+    "logit": logit,
+}
+# The readings that the images' statistics hold as well: a channel's mean over its map, which for
+# the head's output, of one place, is the logit. Only these have a percentile among the images.
+IN_STATISTICS = (channel, logit)
+
+
 def parse_objective(choice: ObjectiveChoice) -> dict[str, float]:
     """Read a configured objective as weights.
 
@@ -136,8 +148,29 @@ def parse_objective(choice: ObjectiveChoice) -> dict[str, float]:
             hints = near(name, OBJECTIVES) or list(OBJECTIVES)
             raise RefusedError(f"no objective {name!r}; near: {', '.join(hints)}")
     if not any(choice.values()):
-        raise RefusedError(f"maximize.objective: nothing to climb; known: {', '.join(OBJECTIVES)}")
+        raise RefusedError(
+            f"nothing to climb: no objective has a weight; known: {', '.join(OBJECTIVES)}"
+        )
     return choice
+
+
+def main_term(recipe: Maximize) -> tuple[str, float]:
+    """Return the term that is measured, the first one, with its weight."""
+    return next(iter(parse_objective(recipe.objective).items()))
+
+
+def find_reading(recipe: Maximize) -> Objective:
+    """Return the function that measures a finished picture."""
+    return READINGS.get(main_term(recipe)[0], channel)
+
+
+def is_comparable(recipe: Maximize) -> bool:
+    """Check whether a picture's activation and the images' statistics are the same number.
+
+    With ``captured: in_place`` the picture is measured after the function that follows the layer,
+    the images before it.
+    """
+    return find_reading(recipe) in IN_STATISTICS and recipe.captured == "copy"
 
 
 def build_objective(choice: ObjectiveChoice) -> Objective:

@@ -5,7 +5,8 @@ and the spectrum, scaled by 1 / frequency, lets low frequencies move first. ``ma
 magnitude of each frequency as measured on real images and moves the phase alone. ``normalized`` is
 the seed's: the parameters are the network's own input, not bounded, clipped only when drawn.
 
-Adding one: a frozen record with `start`, `image` and `encode`, and its line in `PARAMETRIZATIONS`.
+Adding one: a frozen record with `stride`, `start`, `image` and `encode`, a function that builds it
+from a recipe, and its line in `PARAMETRIZATIONS`.
 
 References:
     Olah et al. 2017, Feature Visualization, doi:10.23915/distill.00007.
@@ -15,7 +16,7 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +56,17 @@ class Canvas:
         return len(self.mean)
 
 
+class Stride(NamedTuple):
+    """Adam's step where the recipe names none, and the memory of its two averages."""
+
+    learning_rate: float
+    betas: tuple[float, float]
+
+
 class Parametrization(Protocol):
     """Parameters, the image they make, and the parameters that make a given image."""
+
+    stride: ClassVar[Stride]
 
     def start(self, random: np.random.Generator) -> Array:
         """Draw one image's parameters, without a batch axis."""
@@ -78,6 +88,10 @@ class Fourier:
             slower to multiply by.
     """
 
+    # Measured on squeezenet1_1, 128 steps, lucid's 0.05, (0.9, 0.999) in brackets: features.10
+    # reaches 6.6 times the best photo in the median (5.0), 96 % of class pictures are recognized
+    # by squeezenet1_0 (82 %); a rate that falls to 0 costs a tenth of both.
+    stride: ClassVar = Stride(0.1, (0.8, 0.95))
     size: tuple[int, int]
     colour: Tensor
     scale: Tensor
@@ -132,6 +146,7 @@ class _Synthesis(torch.autograd.Function):
 class Pixel:
     """Pixels before colour correlation and sigmoid."""
 
+    stride: ClassVar = Stride(0.05, (0.9, 0.999))  # lucid, optvis/render.py
     size: tuple[int, int]
     colour: Tensor
     noise: float
@@ -158,6 +173,7 @@ class Maco:
     and the last of an even width, hold pairs of conjugates that one real image must join.
     """
 
+    stride: ClassVar = Stride(0.05, (0.8, 0.95))  # phases, in radians
     size: tuple[int, int]
     colour: Tensor
     magnitude: Tensor
@@ -183,6 +199,7 @@ class Maco:
 class Normalized:
     """The network's own input, uniform noise at the start, not bounded."""
 
+    stride: ClassVar = Stride(0.01, (0.9, 0.999))  # the seed's
     size: tuple[int, int]
     mean: Tensor
     std: Tensor
@@ -242,7 +259,7 @@ def maco(recipe: Maximize, canvas: Canvas, magnitude: Array | None) -> Parametri
     if magnitude is None:
         raise RefusedError(
             "parametrization maco needs a magnitude spectrum, and the run has no images to "
-            "measure it on; name an image source or take parametrization: fourier"
+            "measure it on; name an image source or use parametrization: fourier"
         )
     colour = colour_matrix(canvas.colours, 1.0)
     return Maco(canvas.size, colour, torch.tensor(magnitude, dtype=torch.float32))

@@ -5,8 +5,8 @@ to 10 degrees and crops by up to 4 again, one after the other and the same for a
 each image of a batch has its own numbers, and pad, jitter, scale and rotation are one matrix and
 one bilinear sampling, in which no image depends on another.
 
-What the network needs of an image (mean, deviation) is preprocess, not a transform; `place` does
-it on the way, since another pass over the images costs time.
+What the network needs of an image (mean, deviation) is preprocess, not a transform; `view_images`
+does it on the way, since another pass over the images costs time.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,6 @@ def lucid(recipe: Maximize) -> TransformValues:
 
 def none(recipe: Maximize) -> None:
     """No transform."""
-    return
 
 
 TRANSFORMS: dict[str, Callable[[Maximize], TransformValues | None]] = {
@@ -73,7 +72,7 @@ def resolve_transforms(recipe: Maximize) -> TransformValues | None:
 
 
 def window_size(size: tuple[int, int], values: TransformValues | None) -> tuple[int, int]:
-    """Tell how many pixels, height and width, the network sees: padded, less what jitter crops."""
+    """Return height and width that the network sees: padded, less what jitter crops, in pixels."""
     if values is None:
         return size
     grown = 2 * values.pad - sum(values.jitter)
@@ -132,14 +131,14 @@ class View:
     window: tuple[int, int]
 
     def at(self, step: int) -> "View":
-        """Give one step of all."""
+        """Return one step of all."""
         return replace(
             self, there=self.there[step], back=self.back[step], density=self.density[step]
         )
 
 
 def view_of(there: Tensor, size: tuple[int, int], window: tuple[int, int]) -> View:
-    """Turn matrices round by Cramer's rule, which, unlike a solver, never waits for a GPU."""
+    """Invert matrices by Cramer's rule, which, unlike a solver, never waits for a GPU."""
     (a, b, x), (c, d, y) = (row.unbind(-1) for row in there.unbind(-2))
     determinant = a * d - b * c
     rows = [torch.stack([d, -b, b * y - d * x], -1), torch.stack([-c, a, c * x - a * y], -1)]
@@ -148,8 +147,8 @@ def view_of(there: Tensor, size: tuple[int, int], window: tuple[int, int]) -> Vi
     return View(there, back, pixels / determinant.abs(), size, window)
 
 
-def place(images: Tensor, view: View, mean: Tensor, std: Tensor) -> Tensor:
-    """Look at each image through its own window, as the network takes it.
+def view_images(images: Tensor, view: View, mean: Tensor, std: Tensor) -> Tensor:
+    """Sample each image through its own window and normalize it for the network.
 
     Args:
         images: ``[batch, colour, height, width]`` in [0, 1].
@@ -204,15 +203,15 @@ def sample(images: Tensor, placements: Tensor, window: tuple[int, int]) -> Tenso
     """Sample images bilinearly, zero outside of them."""
     return functional.grid_sample(
         images,
-        where(placements, window),
+        sampling_grid(placements, window),
         mode="bilinear",
         padding_mode="zeros",
         align_corners=False,
     )
 
 
-def where(placements: Tensor, window: tuple[int, int]) -> Tensor:
-    """Find the place of each of the window's pixels, as `affine_grid` does.
+def sampling_grid(placements: Tensor, window: tuple[int, int]) -> Tensor:
+    """Return the place of each of the window's pixels, as `affine_grid` does.
 
     A place is one complex number here: so one addition, and one that vectorizes, makes the grid
     (0.09 ms for 16 windows of 128 px; 0.26 with a last axis of two, 0.6 by `affine_grid`).

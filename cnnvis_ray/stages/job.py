@@ -1,37 +1,39 @@
-"""A job: the configuration with everything that is decided once, on the driver, before Ray starts.
+"""A job: one invocation on one run directory, with everything that is decided once.
 
-Every check that needs no cluster happens here, and all refusals are told at once.
+Opening a job reads and refuses; it writes nothing. `Job.write` stores identity and configuration
+after every stage has decided.
 """
 
 import platform
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
-from torch.nn import Module
+import pyarrow as pa
 
-from cnnvis_ray.config import Config, Maximize, dump_config
+from cnnvis_ray import ledger
+from cnnvis_ray.config import Config, Maximize, dump_config, parse_config
 from cnnvis_ray.errors import Refusals, RefusedError
 from cnnvis_ray.images import Labels, Listing, Source, check_labels, open_source, read_labels
-from cnnvis_ray.ledger import Recipe, claim_run
-from cnnvis_ray.maximization import Setting, check_recipe
+from cnnvis_ray.ledger import Ledger, Recipe
 from cnnvis_ray.network import (
     Layer,
     LayerTable,
+    Preprocess,
     ResolvedNetwork,
     build_module,
-    check_coverage,
     classifies,
     covers_head,
-    make_pooling,
     resolve_network,
+    skeleton,
     trace_layers,
 )
-from cnnvis_ray.pictures import check_background
 from cnnvis_ray.storage import Store
 
 PACKAGES = ("cnnvis_ray", "ray", "torch", "torchvision", "numpy", "pyarrow", "openTSNE", "pillow")
-LONGEST_FEATURE = 2**24  # numbers an image that one row may hold
+CONFIG = "config.yaml"
+WITH_WEIGHTS = {"extract", "maximize", "explain", "place"}
+"""The stages that compute with the network; the others only name its layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Vision:
     """The network side of a job.
 
     Attributes:
-        predictions: whether the classes an image gets are kept.
+        layers: the run's layers.
+        predictions: whether the classes that an image gets are kept.
     """
 
     network: ResolvedNetwork
@@ -57,64 +60,128 @@ class Vision:
     predictions: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
     """One invocation on one run directory.
 
     Attributes:
-        root: fingerprint of the run's identity, the first link of every recipe.
-        replace: stages whose earlier work may be dropped where its recipe changed.
+        stages: what the verb goes through.
+        replace: stages whose work is done again.
+        keep: whether the configuration becomes the run's.
+        keys: image_id and key of every usable image, once they are known.
     """
 
     config: Config
     store: Store
+    ledger: Ledger
     images: Images
     vision: Vision
-    root: str
+    stages: tuple[str, ...]
     replace: frozenset[str]
+    keep: bool
+    keys: pa.Table | None = field(default=None)
 
     @property
-    def pictured(self) -> tuple[Layer, ...]:
-        """The layers whose channels are maximized."""
-        return self.chosen(self.config.maximize.layers)
+    def identity(self) -> Recipe:
+        """What makes a run this run and no other."""
+        network = self.vision.network
+        return {
+            "images.source": self.images.source.identity,
+            "network.name": network.name,
+            "network.weights (sha256)": network.state_hash,
+            "network.preprocess": preprocess_recipe(network),
+        }
+
+    @property
+    def root(self) -> str:
+        """The fingerprint of the identity, the first link of every recipe's chain."""
+        return ledger.fingerprint(self.identity)
 
     def recipe_for(self, layer: Layer) -> Maximize:
-        """Give the recipe of a layer's pictures, overrides applied."""
-        return recipe_for(self.config, self.vision.table, layer)
+        """Return the maximize section with the overrides of one layer applied."""
+        overrides = {
+            name: override
+            for pattern, override in self.config.maximize.overrides.items()
+            for name in self.vision.table.resolve([pattern])
+        }
+        section = self.config.maximize.model_copy(update={"overrides": overrides})
+        return section.for_layer(layer.name)
 
     def chosen(self, names: list[str] | None) -> tuple[Layer, ...]:
-        """Give the layers of a section: the run's where it names none of its own."""
+        """Return the layers of a section: the run's where it names none."""
         return self.vision.layers if names is None else tuple(self.vision.table.select(names))
+
+    def image_keys(self) -> pa.Table:
+        """Return image_id and key of every usable image, from the plan and the markers alone."""
+        if self.keys is None:
+            rejects = {
+                unit: set(marker.rejects)
+                for owner in self.ledger.passes("images")
+                for unit, marker in self.ledger.markers(owner).items()
+            }
+            ids, keys = [], []
+            for unit in ledger.read_plan(self.store).units():
+                without = rejects.get(unit.name)
+                if without is not None:
+                    for slot, key in unit.images():
+                        if slot not in without:
+                            ids.append(ledger.image_id(unit.number, slot))
+                            keys.append(key)
+            self.keys = pa.table(
+                [pa.array(ids, pa.int64()), pa.array(keys, pa.string())], names=["image_id", "key"]
+            )
+        return self.keys
+
+    def image_labels(self) -> list[str | None]:
+        """Return the present labels of the usable images, in the order of `image_keys`."""
+        return [self.images.labels.of(key) for key in self.image_keys()["key"].to_pylist()]
+
+    def write(self) -> None:
+        """Store what an accepted invocation is: run.json, and its configuration.
+
+        A configuration that holds for this invocation alone goes to history/, and so does the
+        run's earlier one when another takes its place.
+        """
+        versions = {name: version(name) for name in PACKAGES}
+        network = {"weights": self.vision.network.weights, "python": platform.python_version()}
+        ledger.write_identity(self.store, self.identity, {**network, **versions})
+        text = dump_config(self.config).encode()
+        earlier = self.store.read(CONFIG) if self.store.exists(CONFIG) else None
+        if earlier == text:
+            return
+        number = len(self.store.names("history"))
+        if earlier is not None:
+            aside = earlier if self.keep else text
+            self.store.write(f"history/config-{number:04d}.yaml", aside)
+        if self.keep or earlier is None:
+            self.store.write(CONFIG, text)
 
 
 def open_job(
-    config: Config, replace: Collection[str] = (), stages: Collection[str] = ("extract",)
+    config: Config, stages: tuple[str, ...], replace: Collection[str] = (), keep: bool = True
 ) -> Job:
-    """Check everything that needs no cluster and open the run directory.
-
-    Args:
-        config: what is wanted.
-        replace: stages whose earlier work may be dropped.
-        stages: what will be done; only what they need is checked.
+    """Check what every stage relies on and read the ledger. Writes nothing.
 
     Raises:
         RefusedError: every reason at once.
     """
     refusals = Refusals()
-    images: Images | None = None
-    vision: Vision | None = None
-    with refusals.gather():
-        images = open_images(config)
-    with refusals.gather():
-        vision = open_vision(config, stages)
-    refusals.attempt(lambda: check_background(config.mosaic.background))
-    refusals.raise_all()
-    assert images is not None
-    assert vision is not None
     store = Store(config.run_dir)
-    root = claim_run(store, identity(images.source, vision.network), about(vision.network))
-    keep_config(store, config)
-    return Job(config, store, images, vision, root, frozenset(replace))
+    found: list[Images] = []
+    with refusals.gather():
+        found.append(open_images(config))
+    with refusals.gather():
+        light = None if WITH_WEIGHTS & set(stages) else name_layers(config, store)
+        vision = light or open_vision(config)
+    refusals.raise_all()
+    job = Job(config, store, Ledger(store), found[0], vision, stages, frozenset(replace), keep)
+    roots = {
+        str(owner.recipe["root"])
+        for owner in job.ledger.passes("images")
+        if "root" in owner.recipe
+    }
+    ledger.check_identity(store, job.identity, roots)
+    return job
 
 
 def open_images(config: Config) -> Images:
@@ -125,72 +192,37 @@ def open_images(config: Config) -> Images:
     return Images(source, listing, labels)
 
 
-def open_vision(config: Config, stages: Collection[str]) -> Vision:
-    """Load the network, name its layers and check that the weights reach them."""
+def open_vision(config: Config) -> Vision:
+    """Resolve the network and name its layers."""
     network = resolve_network(config.network, config.seed)
-    module = build_module(network)
-    table = trace_layers(module, network.preprocess, network.name)
+    table = trace_layers(build_module(network), network.preprocess, network.name)
     layers = tuple(table.select(config.layers))
-    refusals = Refusals()
-    if "extract" in stages:
-        refusals.attempt(lambda: check_coverage(network, table, layers))
-        refusals.attempt(lambda: check_pooling(config, layers))
-    if "maximize" in stages:
-        chosen = config.maximize.layers
-        pictured = layers if chosen is None else tuple(table.select(chosen))
-        check_pictures(config, network, module, table, pictured)
-    refusals.raise_all()
-    return Vision(network, table, layers, wants_predictions(config, network, table))
+    return Vision(network, table, layers, keeps_predictions(config, network, table))
 
 
-def check_pictures(
-    config: Config,
-    network: ResolvedNetwork,
-    module: Module,
-    table: LayerTable,
-    layers: tuple[Layer, ...],
-) -> None:
-    """Refuse pictures that cannot be made, by layer."""
-    refusals = Refusals()
-    refusals.attempt(lambda: check_coverage(network, table, layers))
-    refusals.raise_all()
-    needs = network.preprocess
-    setting = Setting(needs.mean, needs.std, needs.crop, config.seed)
-    for layer in layers:
-        with refusals.gather():
-            recipe = recipe_for(config, table, layer)
-            if recipe.parametrization == "maco":  # its spectrum is measured later
-                recipe = recipe.model_copy(update={"parametrization": "fourier"})
-            check_recipe(module, layer, recipe, setting)
-    refusals.raise_all()
+def name_layers(config: Config, store: Store) -> Vision | None:
+    """Name the layers of a run's own network without its weights, from run.json.
+
+    Returns:
+        None where the network is not the one that the run's configuration names.
+    """
+    identity = ledger.read_identity(store)
+    if identity is None or not store.exists(CONFIG):
+        return None
+    if parse_config(store.read(CONFIG), CONFIG).network != config.network:
+        return None
+    known = identity["network.preprocess"]
+    assert isinstance(known, Mapping)
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in known.items()}
+    preprocess = Preprocess(**values)  # type: ignore[arg-type]
+    name, state_hash = config.network.name, str(identity["network.weights (sha256)"])
+    network = ResolvedNetwork(name, config.network.weights, {}, state_hash, preprocess, None, {})
+    module, _ = skeleton(name, preprocess)
+    table = trace_layers(module, preprocess, name)
+    return Vision(network, table, tuple(table.select(config.layers)), False)
 
 
-def recipe_for(config: Config, table: LayerTable, layer: Layer) -> Maximize:
-    """Lay the overrides of a layer, named in any way, over the section."""
-    overrides = {
-        name: override
-        for pattern, override in config.maximize.overrides.items()
-        for name in table.resolve([pattern])
-    }
-    return config.maximize.model_copy(update={"overrides": overrides}).for_layer(layer.name)
-
-
-def check_pooling(config: Config, layers: tuple[Layer, ...]) -> None:
-    """Refuse features too long for one row, by layer."""
-    pooling = make_pooling(config.extract.pooling, config.seed)
-    refusals = Refusals()
-    for layer in layers:
-        with refusals.gather():
-            width = pooling.width(layer.channels, layer.height, layer.width)
-            if width > LONGEST_FEATURE:
-                raise RefusedError(
-                    f"extract.pooling {config.extract.pooling!r} gives {width:,} numbers an image "
-                    f"at {layer.name}; at most {LONGEST_FEATURE:,}: use mean or sketch:256"
-                )
-    refusals.raise_all()
-
-
-def wants_predictions(config: Config, network: ResolvedNetwork, table: LayerTable) -> bool:
+def keeps_predictions(config: Config, network: ResolvedNetwork, table: LayerTable) -> bool:
     """Resolve ``predictions: auto``: kept where the network classifies and its head is loaded."""
     asked = config.extract.predictions
     if asked is False:
@@ -198,37 +230,15 @@ def wants_predictions(config: Config, network: ResolvedNetwork, table: LayerTabl
     able = covers_head(network, table) and classifies(network, table)
     if asked is True and not able:
         raise RefusedError(
-            f"extract.predictions: true, but {network.name} with weights {network.weights} has no "
-            "loaded head that gives classes; use auto or false"
+            f"extract.predictions: true, but {network.name} with weights {network.weights} has "
+            "no loaded head that returns classes; use auto or false"
         )
     return able
 
 
-def identity(source: Source, network: ResolvedNetwork) -> Recipe:
-    """Say what makes a run this run and no other."""
+def preprocess_recipe(network: ResolvedNetwork) -> Recipe:
+    """Write a network's preprocess as a recipe does."""
     return {
-        "images.source": source.identity,
-        "network.name": network.name,
-        "network.weights (sha256)": network.state_hash,
-        "network.preprocess": {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(network.preprocess).items()
-        },
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(network.preprocess).items()
     }
-
-
-def about(network: ResolvedNetwork) -> dict[str, str]:
-    """Say which versions and weights opened a run."""
-    versions = {name: version(name) for name in PACKAGES}
-    return {"weights": network.weights, "python": platform.python_version(), **versions}
-
-
-def keep_config(store: Store, config: Config) -> None:
-    """Keep the configuration of this invocation; an earlier, different one moves to history/."""
-    text = dump_config(config).encode()
-    if store.exists("config.yaml"):
-        earlier = store.read("config.yaml")
-        if earlier == text:
-            return
-        store.write(f"history/config-{len(store.names('history')):04d}.yaml", earlier)
-    store.write("config.yaml", text)

@@ -1,32 +1,36 @@
-"""The verb ``maximize``: layers x channels as a work list, then catalogues."""
+"""The stage ``maximize``: layers x channels as a list of work units."""
 
 import io
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 
 import numpy as np
 
 from cnnvis_ray import ledger
-from cnnvis_ray.cluster import Progress, Seat, Session, place, work
-from cnnvis_ray.config import Maximize
-from cnnvis_ray.errors import ImageRejectedError, IncompleteError, RefusedError
+from cnnvis_ray.cluster import Session
+from cnnvis_ray.config import Maximize, recipe_of
+from cnnvis_ray.errors import ImageRejectedError, IncompleteError, Refusals, RefusedError
 from cnnvis_ray.images import decode
-from cnnvis_ray.ledger import ChannelUnit, Pass, Run
+from cnnvis_ray.ledger import ChannelUnit, Claim, Pass, Run
 from cnnvis_ray.ledger.units import CHANNELS_PER_UNIT
-from cnnvis_ray.maximization import measure_spectrum, select_channels
-from cnnvis_ray.network import Layer
-from cnnvis_ray.stages.catalogue import join_catalogues
-from cnnvis_ray.stages.job import Job
-from cnnvis_ray.stages.maximizer import (
+from cnnvis_ray.maximization import (
     ImageEvidence,
     MaximizationTask,
     Maximizer,
     MaximizerSetup,
+    Setting,
+    check_names,
+    check_recipe,
+    measure_spectrum,
+    resolve_precision,
 )
-from cnnvis_ray.stages.reaching import check_seen
+from cnnvis_ray.network import Layer, build_module, check_coverage
+from cnnvis_ray.stages.extract import statistics_digest
+from cnnvis_ray.stages.job import Job, preprocess_recipe
 from cnnvis_ray.stages.summary import Summary
+from cnnvis_ray.stages.units import Units
 from cnnvis_ray.storage import write_bytes
 
 log = logging.getLogger(__name__)
@@ -35,71 +39,125 @@ SPECTRUM_IMAGES = 500  # the mean magnitude of so many photos varies by a few pe
 NOT_IN_RECIPE = {"name", "layers", "channels", "batch_size", "overrides"}
 
 
-def maximize(job: Job, session: Session, summary: Summary) -> None:
-    """Make the pictures that are due and bring the catalogues up to date.
+@dataclass(frozen=True, slots=True)
+class LayerPictures:
+    """What is due of one layer: units of channels, by which recipe."""
+
+    layer: Layer
+    recipe: Maximize
+    claim: Claim
+    units: tuple[ChannelUnit, ...]
+
+    def batches(self) -> list[tuple[ChannelUnit, ...]]:
+        """Put neighbouring units together until they fill a batch."""
+        per_batch = self.recipe.batch_size // self.recipe.pictures
+        size = max(1, math.ceil(per_batch / CHANNELS_PER_UNIT))
+        return [self.units[first : first + size] for first in range(0, len(self.units), size)]
+
+
+@dataclass(slots=True)
+class Maximization:
+    """The pictures that are due."""
+
+    job: Job
+    layers: tuple[LayerPictures, ...]
+    units: Units[MaximizerSetup, MaximizationTask]
+
+    def do(self, session: Session, summary: Summary) -> None:
+        """Make the pictures that are due.
+
+        Raises:
+            IncompleteError: units failed; what is done is kept.
+        """
+        job, records = self.job, self.job.ledger
+        owners = [owner for each in self.layers for owner in records.open(each.claim)]
+        failed = []
+        if self.units.num_tasks:
+            device = "cuda:0" if self.units.place(job.config.cluster, session).gpus else "cpu"
+            tasks = self.tasks(device)
+            failed = self.units.run(tasks, job.config.cluster, session)
+            records.refresh(owners)
+        if self.units.num_tasks or summary.unfinished:
+            name = job.config.maximize.name
+            folders = [f"maximization/{name}/{each.layer.name}" for each in self.layers]
+            due = [unit.name for failure in failed for unit in failure.task.units]
+            records.sweep(("maximize",), folders, due)
+        if failed:
+            raise IncompleteError(
+                f"{len(failed)} batches of channels failed; first: {failed[0]}; run again to "
+                "retry them"
+            )
+
+    def tasks(self, device: str) -> Iterator[MaximizationTask]:
+        """Return a task per batch, with what the run's images tell of its layer."""
+        for each in self.layers:
+            if not each.units:
+                log.info("maximize %s: all channels are done", each.layer.name)
+                continue
+            recipe = resolve_precision(each.recipe, device)
+            evidence = find_evidence(self.job, each.layer)
+            maco = recipe.parametrization == "maco"
+            magnitude = find_spectrum(self.job, recipe) if maco else None
+            (owner,) = each.claim.passes
+            for batch in each.batches():
+                yield MaximizationTask(batch, owner, each.layer, recipe, evidence, magnitude)
+
+
+def decide(job: Job) -> Maximization:
+    """Check every recipe on its layer and find the channels that are due.
 
     Raises:
-        RefusedError: a recipe changed, or the cluster cannot offer what was asked.
-        IncompleteError: units failed; what is done is kept.
+        RefusedError: a recipe cannot work, or changed since pictures were made by it.
     """
-    tasks = [task for layer in job.pictured for task in layer_tasks(job, layer)]
-    failed = work_through(job, session, tasks) if tasks else []
-    name = job.config.maximize.name
-    folders = [f"maximization/{name}/{layer.name}" for layer in job.pictured]
-    ledger.sweep(job.store, ("maximize",), folders)
-    join_catalogues(job.store, summary)
-    if failed:
-        raise IncompleteError(
-            f"{len(failed)} batches of channels failed; first: {failed[0]}; run again to try "
-            "them again"
-        )
+    config, vision = job.config, job.vision
+    check_names(config.maximize)
+    layers = job.chosen(config.maximize.layers)
+    check_coverage(vision.network, vision.table, layers)
+    refusals = Refusals()
+    found = []
+    module = build_module(vision.network) if layers else None
+    needs = vision.network.preprocess
+    setting = Setting(needs.mean, needs.std, needs.crop, config.seed)
+    for layer in layers:
+        with refusals.gather():
+            recipe = job.recipe_for(layer)
+            checked = recipe
+            if recipe.parametrization == "maco":  # its spectrum is measured later
+                checked = recipe.model_copy(update={"parametrization": "fourier"})
+            assert module is not None
+            channels = check_recipe(module, layer, checked, setting)
+            wanted = Pass("maximize", find_recipe(job, recipe), (layer.name,), "", recipe.name)
+            claim = job.ledger.claim(wanted, "maximize" in job.replace)
+            (done,) = job.ledger.finished(claim).values()
+            due = tuple(ledger.channel_units(set(channels), done))
+            found.append(LayerPictures(layer, recipe, claim, due))
+    refusals.raise_all()
+    network = vision.network
+    setup = MaximizerSetup(
+        config.run_dir, config.seed, job.images.source, config.images.max_pixels, network
+    )
+    total = sum(len(unit.channels) for each in found for unit in each.units)
+    num_tasks = sum(len(each.batches()) for each in found)
+    units = Units("maximize", "channels", Maximizer, setup, num_tasks, total)
+    return Maximization(job, tuple(found), units)
 
 
-def layer_tasks(job: Job, layer: Layer) -> Iterator[MaximizationTask]:
-    """Cut a layer's channels that are due into tasks of a batch each."""
-    recipe = job.recipe_for(layer)
-    wanted = Pass("maximize", recipe_of(job, recipe), (layer.name,), subject=recipe.name)
-    (owner,) = ledger.claim(job.store, wanted, "maximize" in job.replace)
-    channels = set(select_channels(layer, recipe))
-    units = ledger.channel_units(channels, ledger.done(job.store, owner))
-    if not units:
-        log.info("maximize %s: all %d channels are done", layer.name, len(channels))
-        return
-    evidence = find_evidence(job, layer)
-    magnitude = find_spectrum(job, recipe) if recipe.parametrization == "maco" else None
-    for group in grouped(units, recipe.batch_size // recipe.pictures):
-        yield MaximizationTask(group, owner, layer, recipe, evidence, magnitude)
-
-
-def recipe_of(job: Job, recipe: Maximize) -> ledger.Recipe:
-    """Say what a picture depends on: network, preprocess, recipe and seed; not the images."""
-    preprocess = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in asdict(job.vision.network.preprocess).items()
-    }
-    values = recipe.model_dump(mode="json", exclude=NOT_IN_RECIPE)
+def find_recipe(job: Job, recipe: Maximize) -> ledger.Recipe:
+    """Return what a picture depends on: network, preprocess, recipe and seed; not the images."""
+    values = recipe_of(recipe, NOT_IN_RECIPE)
     return {
         "network.weights (sha256)": job.vision.network.state_hash,
-        "network.preprocess": preprocess,
+        "network.preprocess": preprocess_recipe(job.vision.network),
         "seed": job.config.seed,
         **{f"maximize.{key}": value for key, value in values.items()},
     }
 
 
-def grouped(
-    units: Sequence[ChannelUnit], channels_per_batch: int
-) -> Iterator[tuple[ChannelUnit, ...]]:
-    """Put neighbouring units together until they fill a batch."""
-    size = max(1, math.ceil(channels_per_batch / CHANNELS_PER_UNIT))
-    for first in range(0, len(units), size):
-        yield tuple(units[first : first + size])
-
-
 def find_evidence(job: Job, layer: Layer) -> ImageEvidence | None:
-    """Read what the run's images say of a layer's channels, where it has statistics."""
-    if not job.store.exists(f"channels/{layer.name}.parquet"):
+    """Read what the run's images tell of a layer's channels, where it has statistics."""
+    if statistics_digest(job.ledger, layer.name) is None:
         return None
-    table = Run(job.store).statistics(layer.name)
+    table = Run(job.store, job.ledger).statistics(layer.name)
     if not table["count"][0].as_py():
         return None
     best = [entries[0]["key"] if entries else None for entries in table["exemplars"].to_pylist()]
@@ -129,7 +187,7 @@ def sample_images(job: Job) -> Iterator[np.ndarray]:
         RefusedError: none of them can be read.
     """
     images = job.images
-    keys = list(images.listing.keys())
+    keys: Sequence[str] = list(images.listing.keys())
     step = max(1, len(keys) // SPECTRUM_IMAGES)
     usable = 0
     with images.source.open() as reader:
@@ -141,38 +199,6 @@ def sample_images(job: Job) -> Iterator[np.ndarray]:
             usable += 1
     if not usable:
         raise RefusedError(
-            "maximize.parametrization maco needs the spectrum of images, and none of "
+            "maximize.parametrization: maco needs the spectrum of images, and none of "
             f"{images.source.identity} can be read; use fourier"
         )
-
-
-def make_maximizer(setup: MaximizerSetup, seat: Seat) -> Maximizer:
-    """Build the worker where it sits."""
-    check_seen(setup.run_dir)
-    return Maximizer(setup, seat.device, seat.threads)
-
-
-def work_through(job: Job, session: Session, tasks: Sequence[MaximizationTask]) -> list[str]:
-    """Do every task on the cluster; give the errors of those that could not be done."""
-    config = job.config
-    setup = MaximizerSetup(
-        config.run_dir,
-        config.seed,
-        job.images.source,
-        config.images.max_pixels,
-        job.vision.network,
-    )
-    placement = place(config.cluster, session.offers(), len(tasks))
-    total = sum(len(task.channels) for task in tasks)
-    progress = Progress("maximize", "channels", total)
-    failed = []
-    for outcome in work(tasks, make_maximizer, setup, placement, config.cluster):
-        task = outcome.task
-        if outcome.result is None:
-            units = ", ".join(unit.name for unit in task.units)
-            log.error("maximize %s units %s failed: %s", task.layer.name, units, outcome.error)
-            failed.append(f"{task.layer.name}: {outcome.error}")
-        else:
-            progress.add(len(task.channels))
-    progress.end()
-    return failed

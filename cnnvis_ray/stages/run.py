@@ -1,106 +1,138 @@
-"""The verbs that compute: which stages each goes through, and how an invocation ends."""
+"""An invocation of a verb that computes, in two phases: every stage decides, then they work.
+
+Until every stage has decided, the cluster has room for it and every node reaches the run, nothing
+is written but the lease: a refused invocation changes no byte of the run directory.
+"""
 
 import logging
 from collections.abc import Collection
-from contextlib import suppress
-from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Session, in_submitted_job, interrupt, session, snapshot, stoppable
 from cnnvis_ray.config import Config
-from cnnvis_ray.errors import CnnvisError, RefusedError
-from cnnvis_ray.stages.catalogue import join_catalogues
-from cnnvis_ray.stages.explain import explain
-from cnnvis_ray.stages.extract import extract
+from cnnvis_ray.errors import Refusals, RefusedError
+from cnnvis_ray.stages import VERBS
 from cnnvis_ray.stages.job import Job, open_job
-from cnnvis_ray.stages.maximize import maximize
-from cnnvis_ray.stages.mosaic import mosaic
-from cnnvis_ray.stages.reaching import check_nodes
-from cnnvis_ray.stages.reduce import reduce
+from cnnvis_ray.stages.node_checks import check_nodes
 from cnnvis_ray.stages.summary import Summary
+from cnnvis_ray.stages.units import Units
 from cnnvis_ray.storage import Store
 
 log = logging.getLogger(__name__)
 
-
-class Stage(Protocol):
-    """A stage: does what is due and notes what came of it."""
-
-    def __call__(self, job: Job, session: Session, summary: Summary) -> None:
-        """Do what is due."""
-
-
-def percentiles(job: Job, session: Session, summary: Summary) -> None:
-    """Join the percentiles of finished pictures again: the statistics may have grown."""
-    join_catalogues(job.store, summary)
-
-
-STAGES: dict[str, Stage] = {
-    "extract": extract,
-    "maximize": maximize,
-    "explain": explain,
-    "reduce": reduce,
-    "mosaic": mosaic,
-    "percentiles": percentiles,
-}
-VERBS: dict[str, tuple[str, ...]] = {
-    "run": ("extract", "reduce", "mosaic", "maximize"),
-    "extract": ("extract", "percentiles"),
-    "maximize": ("maximize",),
-    "explain": ("explain",),
-    "reduce": ("reduce",),
-    "mosaic": ("mosaic",),
+FOLDERS = {
+    "mosaics": "mosaic",
+    "maps": "embedding",
+    "features": "features",
+    "channels": "channels",
+    "pictures": "maximization",
+    "explained": "explanation",
 }
 
 
-def run_verb(verb: str, config: Config, replace: Collection[str]) -> list[str]:
-    """Go through a verb's stages.
+class Work(Protocol):
+    """What a stage decided to do.
+
+    Attributes:
+        units: its work units on the cluster, where it has any.
+    """
+
+    units: Units | None  # type: ignore[type-arg]
+
+    def do(self, session: Session, summary: Summary) -> None:
+        """Write what the decision changes, and work."""
+
+
+def run_verb(
+    verb: str, config: Config, replace: Collection[str] = (), keep: bool = True
+) -> list[str]:
+    """Go through the stages of a verb.
+
+    Args:
+        verb: one of `VERBS`.
+        config: the invocation's configuration.
+        replace: stages whose work is done again.
+        keep: whether the configuration becomes the run's.
 
     Returns:
         The last screen: counts, and where to look.
 
     Raises:
-        CnnvisError: one line; summary.json carries the same exit status.
+        RefusedError: all refusals of all stages; nothing was written.
+        CnnvisError: summary.json has the same exit status.
         HeldError: another driver works on the run.
     """
     check_run_dir(config.run_dir)
+    stages = VERBS[verb][1]
     store = Store(config.run_dir)
     with session(config.cluster) as opened, ledger.hold(store, snapshot, interrupt):
-        job = open_job(config, replace, VERBS[verb])
-        for path in ledger.clear_damage(store):
-            log.info("damaged, so made again: %s", path)
-        opened.check_nodes = partial(check_nodes, job)
+        job = open_job(config, stages, replace, keep or bool(replace))
+        works = decide_all(job)
+        check_cluster(job, works, opened)
+        for path in job.ledger.heal():
+            log.info("damaged, so it is made again: %s", path)
         summary = Summary(store)
-        try:
-            for stage in VERBS[verb]:
+        with summary.ending():
+            job.write()
+            for stage, work in works.items():
                 with summary.timed(stage), stoppable():
-                    STAGES[stage](job, opened, summary)
-        except (CnnvisError, OSError) as failure:
-            with suppress(OSError):  # a full disk, a store that fails for good
-                summary.write(getattr(failure, "exit_code", 1), str(failure))
-            raise
-        summary.write(0, "done")
+                    work.do(opened, summary)
     return last_screen(job, summary)
+
+
+def decide_all(job: Job) -> dict[str, Work]:
+    """Let every stage of the verb decide.
+
+    Raises:
+        RefusedError: the refusals of all of them.
+    """
+    refusals = Refusals()
+    works: dict[str, Work] = {}
+    for stage in job.stages:
+        with refusals.gather():
+            works[stage] = import_module(f"cnnvis_ray.stages.{stage}").decide(job)
+    refusals.raise_all()
+    return works
+
+
+def check_cluster(job: Job, works: dict[str, Work], opened: Session) -> None:
+    """Check that the cluster has what the work needs, and that its nodes reach the run.
+
+    Raises:
+        RefusedError: all refusals.
+    """
+    due = [work.units for work in works.values() if work.units and work.units.num_tasks]
+    if not due:
+        return
+    refusals = Refusals()
+    for units in due:
+        with refusals.gather():
+            units.place(job.config.cluster, opened)
+    refusals.messages[:] = dict.fromkeys(refusals.messages)
+    refusals.raise_all()
+    if opened.num_nodes > 1:
+        check_nodes(job)
 
 
 def check_run_dir(run_dir: str) -> None:
     """Refuse a relative path inside a submitted job.
 
     Raises:
-        RefusedError: what is written there would be gone with the job.
+        RefusedError: what is written there would be lost with the job.
     """
     if in_submitted_job() and not Path(run_dir).is_absolute() and "://" not in run_dir:
         raise RefusedError(
             f"run_dir {run_dir!r} is relative, and inside a submitted job that is Ray's temporary "
-            "copy of the working directory; give an absolute path that every node reaches, or "
+            "copy of the working directory; use an absolute path that every node reaches, or "
             "s3://bucket/prefix"
         )
 
 
 def last_screen(job: Job, summary: Summary) -> list[str]:
-    """Say what there is and where to look."""
+    """Write what there is and where to look."""
     counts = summary.fields.get("images", {})
     lines = []
     if counts:
@@ -110,19 +142,9 @@ def last_screen(job: Job, summary: Summary) -> list[str]:
         )
     for layer, quality in summary.fields.get("quality", {}).items():
         if isinstance(quality, dict):
-            told = ", ".join(
-                f"{name.replace('_', ' ')} {value}" for name, value in quality.items()
-            )
-            lines.append(f"{layer}: {told}")
-    found = [
-        ("mosaics", "mosaic"),
-        ("maps", "embedding"),
-        ("features", "features"),
-        ("channels", "channels"),
-        ("pictures", "maximization"),
-        ("explained", "explanation"),
-    ]
-    for what, folder in found:
+            figures = [f"{name.replace('_', ' ')} {value}" for name, value in quality.items()]
+            lines.append(f"{layer}: {', '.join(figures)}")
+    for what, folder in FOLDERS.items():
         if job.store.names(folder):
             lines.append(f"{what:9} {job.store.root}/{folder}")
     lines.append(f"{'summary':9} {job.store.root}/summary.json")

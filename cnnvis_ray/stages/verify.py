@@ -1,25 +1,25 @@
 """The verb ``verify``: every file of a run against its marker, and what the next run will do.
 
-It reads, and leaves one note of what is damaged (`ledger.damage`), which the next run honours. A
-run that cannot be written to is verified all the same; then only the words are left.
+It reads, and leaves one note of what is damaged, which the next run makes due again. A run that
+cannot be written to is verified all the same; then there is no note. Sweeping takes the lease.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import pyarrow as pa
 
 from cnnvis_ray import channels, ledger
 from cnnvis_ray.config import parse_config
-from cnnvis_ray.errors import HeldError, IncompleteError
-from cnnvis_ray.ledger import Finding, Pass, Run, Verifier, open_run
-from cnnvis_ray.ledger.verification import is_attempt
-from cnnvis_ray.stages.merging import layer_files
+from cnnvis_ray.errors import IncompleteError, RefusedError
+from cnnvis_ray.ledger import Finding, Ledger, Verifier
+from cnnvis_ray.ledger.verification import find_leftovers, is_json, note_damage
 from cnnvis_ray.storage import ShardFile, Store, read_table
 
 log = logging.getLogger(__name__)
 
-AT_MOST = 20  # findings told one by one in the failure; all of them are logged
+AT_MOST = 20  # findings in the failure's line; all of them are logged
 
 
 def verify(run_dir: str, sweep: bool) -> list[str]:
@@ -30,101 +30,81 @@ def verify(run_dir: str, sweep: bool) -> list[str]:
         sweep: delete what attempts that did not win have left.
 
     Returns:
-        What was looked at.
+        What was checked.
 
     Raises:
-        IncompleteError: something is damaged, not done or left over; says what.
+        IncompleteError: something is damaged, not done or left over; names it.
         HeldError: ``sweep`` was asked while a driver works on the run.
         RefusedError: there is no run.
     """
-    run = open_run(run_dir)
-    holder = ledger.read_holder(run.store)
-    working = holder is not None and not holder.is_gone and holder.expires_in > 0
-    if sweep and working:
-        raise HeldError(f"{run_dir!r} is held by {holder}: sweep when it has ended")
-    verifier = Verifier(run.store, {})
-    findings = unreadable(run)
-    if not findings:  # without its plan a run says nothing
-        findings = [*verifier.findings(), *wrong_tables(run)]
-    left = ledger.leftovers(run.store)
-    note(run.store, findings)
-    if sweep:
-        run.store.delete(left)
-    elif not working:  # otherwise they may be files of a unit that is being done
-        findings.extend(Finding(path, "left over; cnnvis verify --sweep") for path in left)
+    store = Store(run_dir)
+    if not any(store.exists(name) for name in ("run.json", "passes", "plan")):
+        raise RefusedError(f"{run_dir!r} is not a run: it has no run.json")
+    with ExitStack() as stack:
+        if sweep:
+            stack.enter_context(ledger.hold(store))
+        holder = ledger.read_holder(store)
+        working = holder is not None and not holder.is_gone and holder.expires_in > 0
+        records = Ledger(store)
+        verifier = Verifier(records)
+        findings = [*verifier.findings(), *check_texts(store), *check_merged(records)]
+        left = find_leftovers(records)
+        try:
+            note_damage(records, findings)
+        except OSError as failure:
+            log.warning("the next run cannot be told of the damage: %s", failure)
+        if sweep:
+            store.delete(left)
+        elif not working:  # otherwise they may be files of a unit that is being done
+            findings.extend(Finding(path, "left over; cnnvis verify --sweep") for path in left)
     if findings:
-        raise IncompleteError(said(run_dir, findings, verifier.files))
+        raise IncompleteError(describe(run_dir, findings, verifier.num_files))
     swept = f", {len(left)} leftovers swept" if sweep else ""
-    return [f"{run_dir}: {verifier.files:,} files are what their markers say{swept}"]
+    return [f"{run_dir}: {verifier.num_files:,} files are what their markers say{swept}"]
 
 
-def said(run_dir: str, findings: Sequence[Finding], num_files: int) -> str:
-    """Say in one line what was found."""
+def describe(run_dir: str, findings: Sequence[Finding], num_files: int) -> str:
+    """Write in one line what was found; log every finding."""
     for finding in findings:
         log.info("verify: %s", finding)
-    told = "; ".join(str(finding) for finding in findings[:AT_MOST])
+    shown = "; ".join(str(finding) for finding in findings[:AT_MOST])
     more = f"; and {len(findings) - AT_MOST} more" if len(findings) > AT_MOST else ""
     return (
-        f"{run_dir}: {len(findings)} findings in {num_files:,} files: {told}{more}; "
+        f"{run_dir}: {len(findings)} findings in {num_files:,} files: {shown}{more}; "
         "the next run makes again what can be made"
     )
 
 
-def note(store: Store, findings: Sequence[Finding]) -> None:
-    """Leave the next run a note of what to make again."""
-    units = {
-        ledger.damaged_unit(store, finding.owner, finding.unit)
-        for finding in findings
-        if finding.owner is not None
-    }
-    merged = [
-        finding.path
-        for finding in findings
-        if finding.owner is None and finding.path.startswith("channels/")
-    ]
-    try:
-        ledger.note_damage(store, sorted(units, key=lambda unit: unit.marker), merged)
-    except OSError as failure:
-        log.warning("the next run cannot be told of the damage: %s", failure)
+def check_texts(store: Store) -> Iterator[Finding]:
+    """Check the files that no marker names: configuration, summary and note of damage."""
+    if store.exists("config.yaml"):
+        try:
+            parse_config(store.read("config.yaml").decode(), "config.yaml")
+        except (RefusedError, UnicodeDecodeError) as failure:
+            words = "it is not UTF-8" if isinstance(failure, UnicodeDecodeError) else str(failure)
+            yield Finding("config.yaml", f"cannot be used: {words}; give --config FILE")
+    for name in ("summary.json", "damage.json"):
+        if store.exists(name) and not is_json(store.read(name)):
+            yield Finding(name, "is damaged; it is written again by the next run")
 
 
-def unreadable(run: Run) -> list[Finding]:
-    """Check the files that no marker names: the plan's segments and the configuration."""
-    found = []
-    for name in run.store.names("plan"):
-        if not is_attempt(name):
-            try:
-                read_table(run.store, f"plan/{name}")
-            except (pa.ArrowException, OSError) as failure:
-                words = " ".join(str(failure).split())[:200]
-                found.append(Finding(f"plan/{name}", f"cannot be read: {words}"))
-    if run.store.exists("config.yaml"):
-        parse_config(run.store.read("config.yaml").decode(), "config.yaml")
-    return found
-
-
-def wrong_tables(run: Run) -> list[Finding]:
+def check_merged(records: Ledger) -> Iterator[Finding]:
     """Check each layer's merged statistics against those of its units."""
-    passes = run.passes("extract")
-    found = []
-    for layer in run.layers():
+    passes = records.passes("extract")
+    for layer in sorted({layer for owner in passes for layer in owner.layers}):
         path = f"channels/{layer}.parquet"
-        files = layer_files(run.store, passes, "channels", layer)
-        best = max(kept(owner) for owner in passes if layer in owner.layers)
-        if files and run.store.exists(path) and not is_merged(run.store, path, files, best):
-            found.append(Finding(path, "is not what its units' statistics give together"))
-    return found
-
-
-def kept(owner: Pass) -> int:
-    """Say how many exemplars a pass keeps a channel."""
-    best = owner.recipe["extract.exemplars"]
-    assert isinstance(best, int)
-    return best
+        files = records.files("extract", f"channels/{layer}")
+        best = max(int(str(o.recipe["extract.exemplars"])) for o in passes if layer in o.layers)
+        if (
+            files
+            and records.store.exists(path)
+            and not is_merged(records.store, path, files, best)
+        ):
+            yield Finding(path, "is not what the statistics of its units make together")
 
 
 def is_merged(store: Store, path: str, files: Sequence[ShardFile], best: int) -> bool:
-    """Whether a merged table holds what some shards give; a damaged shard is told elsewhere."""
+    """Whether a merged table has what some shards make; a damaged shard is found elsewhere."""
     try:
         present = read_table(store, path)
     except (pa.ArrowException, OSError):

@@ -8,7 +8,15 @@ from torch import nn
 
 from cnnvis_ray.config import Maximize
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.maximization import check_recipe
+from cnnvis_ray.maximization import (
+    OBJECTIVES,
+    PARAMETRIZATIONS,
+    TRANSFORMS,
+    check_names,
+    check_recipe,
+    maximize_channels,
+    resolve_precision,
+)
 from tests.maximization.small_networks import find_layer, setting_of
 
 
@@ -38,7 +46,7 @@ def test_channels_are_all_a_range_or_a_list(
         ({"objective": "class"}, "class needs the head's output, 6 gives a map of"),
         ({"objective": "direction"}, "objective direction and maximize.directions go together"),
         ({"objective": {"channel": 1, "diversity": 1}}, "set maximize.pictures to 2"),
-        ({"parametrization": "maco"}, "take parametrization: fourier"),
+        ({"parametrization": "maco"}, "use parametrization: fourier"),
         (
             {"neuron": [40, 0], "objective": "neuron", "size": 24},
             "the smallest size that works is 92",
@@ -100,9 +108,7 @@ def test_maco_needs_a_spectrum_of_the_picture_s_size(deep: nn.Module) -> None:
         {"size": 0},
         {"channels": "7"},
         {"channels": [-1]},
-        {"transforms": "strange"},
         {"transforms": {"padding": 3}},
-        {"parametrization": "jpeg"},
         {"pictures": 5, "batch_size": 4},
         {"overrides": {"5": {"stepps": 3}}},
     ],
@@ -127,3 +133,62 @@ def test_a_partial_network_is_not_touched_beyond_the_layer(deep: nn.Sequential) 
     setting = setting_of(24)
     assert check_recipe(deep, layer, Maximize(size=24), setting) == list(range(12))
     assert torch.get_default_device() == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parametrization": "fouriee"}, r"maximize.parametrization: 'fouriee'.*mean fourier"),
+        (
+            {"transforms": "lucent"},
+            r"maximize.transforms: 'lucent' is unknown; did you mean lucid",
+        ),
+        ({"objective": "chanel"}, r"maximize.objective: no objective 'chanel'; near: channel"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_its_key_and_the_near_ones(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(RefusedError, match=message):
+        check_names(Maximize().model_copy(update=changes))
+
+
+def test_a_refused_override_names_its_layer() -> None:
+    section = Maximize.model_validate(
+        {"overrides": {"features.12": {"objective": "chanel"}, "features.5": {"objective": "x"}}}
+    )
+    with pytest.raises(
+        RefusedError,
+        match=r"overrides.features.12.objective: no.*overrides.features.5.objective: no",
+    ):
+        check_names(section)
+
+
+def test_an_entry_in_each_dict_is_all_that_an_extension_needs(
+    deep: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OBJECTIVES, "toy", lambda activation, aim: activation.flatten(1).mean(1))
+    monkeypatch.setitem(PARAMETRIZATIONS, "toy", PARAMETRIZATIONS["pixel"])
+    monkeypatch.setitem(TRANSFORMS, "toy", lambda recipe: None)
+    toys = {"objective": "toy", "parametrization": "toy", "transforms": "toy"}
+    recipe = Maximize(channels=[3], size=24, steps=2, attempts=1).model_copy(update=toys)
+    layer, setting = find_layer(deep, "6", 24), setting_of(24)
+    assert check_recipe(deep, layer, recipe, setting) == [3]
+    (picture,) = maximize_channels(deep, layer, [3], recipe, setting)
+    assert picture.curve[1] > picture.curve[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "precision"),
+    [
+        ("auto", "cpu", "float32"),
+        ("auto", "cuda", "bfloat16"),
+        ("float32", "cuda:0", "float32"),
+        ("bfloat16", "cpu", "bfloat16"),
+    ],
+)
+def test_precision_is_resolved_before_workers_start(
+    asked: str, device: str, precision: str
+) -> None:
+    recipe = Maximize.model_validate({"precision": asked})
+    assert resolve_precision(recipe, device).precision == precision

@@ -203,7 +203,7 @@ def test_without_memory_the_batch_is_halved(
         pictures = draw(deep, "6", list(range(6)), batch_size=16)
     assert sizes == [16, 8, 4, 4]
     assert [picture.channel for picture in pictures] == list(range(6))
-    assert all("batch of 4 for want of memory" in picture.note for picture in pictures)
+    assert all("batch of 4 because memory ran short" in picture.note for picture in pictures)
     assert "batches of 4" in caplog.text
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cnnvis_ray.config import Maximize, load_config
-from cnnvis_ray.maximization.randomness import Origin, generator
+from cnnvis_ray.maximization.batches import Origin, generator
 from tests.maximization.small_networks import Draw
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from cnnvis_ray import cli
-from cnnvis_ray.config import Config, parse_config
-from cnnvis_ray.config.sections import Section
+from cnnvis_ray.config import parse_config
 from cnnvis_ray.errors import CnnvisError, HeldError, IncompleteError, InterruptedRunError
-from cnnvis_ray.stages.configuration import COMMENTED
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -91,31 +89,6 @@ def test_init_writes_what_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixt
     assert str(path) in capsys.readouterr().out
     assert parse_config(path.read_text(), "mine").network.name == "vgg16"
     assert "exists" in refused(capsys, "init", str(path))
-
-
-def keys_of(section: type[Section]) -> set[str]:
-    """List the keys of a configuration, dotted."""
-    keys = set()
-    for name, field in section.model_fields.items():
-        below = field.annotation
-        inner = isinstance(below, type) and issubclass(below, Section)
-        keys |= {f"{name}.{key}" for key in keys_of(below)} if inner else {name}  # type: ignore[arg-type]
-    return keys
-
-
-def test_the_commented_configuration_shows_the_defaults_of_every_key() -> None:
-    written = parse_config(COMMENTED, "init").model_dump()
-    defaults = Config().model_dump()
-    shown = COMMENTED.splitlines()
-    for key in keys_of(Config):
-        assert any(line.split(":")[0].strip() == key.split(".")[-1] for line in shown), key
-    yours = {"run_dir", "images.source", "layers"}
-    for section, values in defaults.items():
-        if not isinstance(values, dict):
-            continue
-        for key, value in values.items():
-            if f"{section}.{key}" not in yours:
-                assert written[section][key] == value, f"{section}.{key}"
 
 
 def test_layers_lists_aliases_and_sizes(capsys: pytest.CaptureFixture[str]) -> None:

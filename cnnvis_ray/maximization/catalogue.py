@@ -1,0 +1,120 @@
+"""A catalogue: all pictures of a layer as one table with percentiles, and as labelled sheets.
+
+A percentile is the share of the run's images whose mean activation is below the picture's. It is
+joined after maximization, and again when the images' statistics grow. What `is_comparable` rules
+out has none.
+"""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from cnnvis_ray.channels.histograms import share_below
+from cnnvis_ray.channels.tables import histogram_from
+from cnnvis_ray.config.maximization import Maximize
+from cnnvis_ray.maximization.objectives import is_comparable, main_term
+from cnnvis_ray.pictures import Tile, draw_sheet, text_tile
+
+TILES_PER_SHEET = 256
+COLUMNS = 16
+SHEET_WIDTH = COLUMNS * 256  # pixels: few pictures of a closer look are shown as large as they are
+NAMED = 8  # channels of a sheet that its title lists; of more it names the first and the last
+
+
+def join_pictures(
+    shards: Sequence[pa.Table], statistics: pa.Table | None, recipe: Maximize
+) -> pa.Table:
+    """Join all rows of a layer, by channel and variant, with their place among the images.
+
+    Args:
+        shards: of `worker.PICTURES`, at least one.
+        statistics: the layer's, from `channels.merged_table`, a row a channel; None without
+            images.
+        recipe: that the pictures were made with.
+
+    Returns:
+        The rows with ``percentile`` and ``best_image``, the largest mean activation of an image.
+        Both are null without images, and where `is_comparable` says no; ``best_image`` also
+        where the objective is minimized.
+    """
+    rows = pa.concat_tables(shards).sort_by([("channel", "ascending"), ("variant", "ascending")])
+    percentile = np.full(rows.num_rows, np.nan)
+    best = np.full(rows.num_rows, np.nan)
+    if statistics is not None and is_comparable(recipe):
+        channel = rows["channel"].to_numpy()
+        counts = histogram_from(statistics, "histogram")[channel]
+        percentile = 100 * share_below(counts, rows["activation"].to_numpy())
+        if main_term(recipe)[1] > 0:
+            best = statistics["maximum"].to_numpy()[channel].astype(np.float64)
+    for name, values in (("percentile", percentile), ("best_image", best)):
+        column = pa.array(values.astype(np.float32), pa.float32(), from_pandas=True)
+        rows = rows.append_column(name, column)
+    return rows
+
+
+def draw_catalogue(table: pa.Table, layer: str, name: str) -> Iterator[bytes]:
+    """Draw the contact sheets of one layer.
+
+    Args:
+        table: from `join_pictures`.
+        layer: for the title.
+        name: of the recipe, for the title.
+
+    Yields:
+        PNG, `TILES_PER_SHEET` pictures each.
+    """
+    rows = table.drop_columns(["curve"]).to_pylist()
+    for first in range(0, len(rows), TILES_PER_SHEET):
+        part = rows[first : first + TILES_PER_SHEET]
+        columns = min(COLUMNS, math.ceil(math.sqrt(len(part) * 1.6)))
+        with Image.open(io.BytesIO(part[0]["picture"])) as image:
+            side = max(image.size)  # all of a layer are alike
+        sheet = draw_sheet(
+            [tile_of(row) for row in part],
+            columns,
+            max(64, min(side, SHEET_WIDTH // columns)),
+            title=f"{layer}   {name}   {name_channels(part)}",
+            notes=sheet_notes(part),
+        )
+        buffer = io.BytesIO()
+        sheet.save(buffer, "PNG", compress_level=3)
+        yield buffer.getvalue()
+
+
+def name_channels(rows: Sequence[dict[str, object]]) -> str:
+    """Name a sheet's channels, which need not follow one another."""
+    numbers = list(dict.fromkeys(str(row["channel"]) for row in rows))
+    if len(numbers) <= NAMED:
+        return f"channel{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+    return f"{len(numbers)} channels, {numbers[0]} to {numbers[-1]}"
+
+
+def tile_of(row: dict[str, object]) -> Tile:
+    """Make a picture's tile; a dead channel is words, never grey noise."""
+    variant = f".{row['variant']}" if row["variant"] else ""
+    percentile = row["percentile"]
+    rank = "" if percentile is None else f"  p{percentile:.0f}"
+    if row["status"] == "dead":
+        return text_tile("dead", (f"{row['channel']}{variant}",))
+    captions = [f"{row['channel']}{variant}{rank}", f"{row['activation']:.4g}"]
+    if row["status"] != "live":
+        captions.append(str(row["status"]))
+    picture = row["picture"]
+    assert isinstance(picture, bytes)
+    return Tile(Image.open(io.BytesIO(picture)), tuple(captions))
+
+
+def sheet_notes(rows: Sequence[dict[str, object]]) -> list[str]:
+    """List the rows' remarks, each once with the channels that it holds for."""
+    by_note: dict[str, list[str]] = {}
+    for row in rows:
+        for note in filter(None, str(row["note"]).split("; ")):
+            by_note.setdefault(note, []).append(str(row["channel"]))
+    return [
+        f"{note}: {'all' if len(found) == len(rows) else 'channels ' + ', '.join(found)}"
+        for note, found in by_note.items()
+    ]

@@ -1,0 +1,158 @@
+"""Units of a run: rows as the schema says, one open source, percentiles where there can be any."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from torch import nn
+
+from cnnvis_ray.channels import histograms
+from cnnvis_ray.config import Maximize
+from cnnvis_ray.config import Network as NetworkSection
+from cnnvis_ray.ledger import Pass, channel_units
+from cnnvis_ray.maximization import (
+    PICTURES,
+    ImageEvidence,
+    MaximizationTask,
+    Maximizer,
+    MaximizerSetup,
+    draw_catalogue,
+    join_pictures,
+)
+from cnnvis_ray.maximization.worker import png
+from cnnvis_ray.network import resolve_network, trace_layers
+from cnnvis_ray.storage import Store, read_table
+
+
+class CountingSource:
+    """A source of one image that counts how often it is opened and closed."""
+
+    identity = "counted"
+
+    def __init__(self) -> None:
+        self.opened = self.closed = self.fetched = 0
+
+    def open(self) -> "CountingSource":
+        self.opened += 1
+        return self
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def fetch(self, key: str) -> np.ndarray:
+        self.fetched += 1
+        return np.zeros((40, 40, 3), np.uint8)
+
+
+def silent() -> nn.Module:
+    """Four channels that no picture excites, so that each attempt fails."""
+    convolution = nn.Conv2d(3, 4, 3)
+    nn.init.zeros_(convolution.weight)
+    nn.init.constant_(convolution.get_parameter("bias"), -1.0)
+    return nn.Sequential(convolution, nn.ReLU())
+
+
+@contextmanager
+def worker(run_dir: Path, source: CountingSource) -> Iterator[tuple[Maximizer, MaximizationTask]]:
+    section = NetworkSection.model_validate(
+        {
+            "name": "tests.maximization.test_worker:silent",
+            "weights": "random",
+            "preprocess": {"resize": 24, "crop": 24},
+        }
+    )
+    network = resolve_network(section, 0)
+    setup = MaximizerSetup(str(run_dir), 0, source, 10**6, network)  # type: ignore[arg-type]
+    made = Maximizer(setup, "cpu", 1)
+    layer = trace_layers(made.module, network.preprocess).select(["1"])[0]
+    recipe = Maximize(size=24, steps=1, attempts=2, redirect_steps=0)
+    evidence = ImageEvidence(np.ones(4, np.float32), np.ones(4, bool), ("a", "b", "c", None))
+    units = tuple(channel_units({0, 1, 2, 3}, set()))
+    owner = Pass("maximize", {}, ("1",), subject="default")
+    yield made, MaximizationTask(units, owner, layer, recipe, evidence, None)
+    made.close()
+
+
+def test_the_source_is_opened_once_and_closed_with_the_worker(tmp_path: Path) -> None:
+    source = CountingSource()
+    with worker(tmp_path, source) as (maximizer, task):
+        assert source.opened == 0
+        maximizer(task)
+        maximizer(task)
+        assert (source.opened, source.fetched, source.closed) == (1, 6, 0)
+    assert source.closed == 1
+
+
+def test_rows_are_of_one_schema(tmp_path: Path) -> None:
+    with worker(tmp_path, CountingSource()) as (maximizer, task):
+        report = maximizer(task)
+    (shard,) = (tmp_path / "maximization/default/1").glob("*.parquet")
+    table = read_table(Store(str(tmp_path)), str(shard.relative_to(tmp_path)))
+    assert table.schema.equals(PICTURES)
+    assert (report.pictures, report.live, table.num_rows) == (4, 0, 4)
+    assert Image.open(io.BytesIO(table["picture"][0].as_py())).size == (24, 24)
+    assert [len(curve) for curve in table["curve"].to_pylist()] == [1] * 4
+
+
+def rows(activations: list[float]) -> pa.Table:
+    data = png(np.zeros((70, 70, 3), np.uint8))
+    return pa.Table.from_pylist(
+        [
+            {
+                "channel": channel,
+                "variant": 0,
+                "picture": data,
+                "status": "live",
+                "activation": activation,
+                "curve": [activation],
+                "note": "",
+            }
+            for channel, activation in enumerate(activations)
+        ],
+        schema=PICTURES,
+    )
+
+
+def statistics() -> pa.Table:
+    """Two channels and four images, whose means are 2 to 5 and 10 to 40."""
+    means = np.array([[2.0, 10], [3, 20], [4, 30], [5, 40]], np.float32)
+    counts = histograms.count(means)
+    columns = {
+        "channel": pa.array([0, 1], pa.int32()),
+        "maximum": pa.array(means.max(0), pa.float32()),
+        "histogram": pa.array(list(counts), pa.list_(pa.int64(), counts.shape[1])),
+    }
+    return pa.table(columns)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "percentile", "best"),
+    [
+        ({"objective": "channel"}, [100, 0], [5, 40]),
+        ({"objective": "class"}, [100, 0], [5, 40]),
+        ({"objective": "logit"}, [100, 0], [5, 40]),
+        ({"objective": {"channel": 1, "diversity": 0.5}}, [100, 0], [5, 40]),
+        ({"objective": "squared_maximum"}, [100, 0], [5, 40]),
+        ({"objective": "-channel"}, [100, 0], [None, None]),
+        ({"objective": "neuron"}, [None, None], [None, None]),
+        ({"objective": "direction"}, [None, None], [None, None]),
+        ({"objective": "squared_maximum", "captured": "in_place"}, [None, None], [None, None]),
+    ],
+)
+def test_what_can_be_compared_has_a_percentile_and_nothing_else(
+    recipe: dict[str, object], percentile: list[float], best: list[float]
+) -> None:
+    table = join_pictures([rows([9.0, 1.0])], statistics(), Maximize.model_validate(recipe))
+    assert table["percentile"].to_pylist() == percentile
+    assert table["best_image"].to_pylist() == best
+    assert len(list(draw_catalogue(table, "features.12", "default"))) == 1
+
+
+def test_without_images_there_is_no_percentile() -> None:
+    table = join_pictures([rows([9.0, 1.0])], None, Maximize())
+    assert table["percentile"].null_count == table["best_image"].null_count == 2

@@ -177,8 +177,7 @@ def check_layouts(names: Sequence[str]) -> None:
         if name not in LAYOUTS:
             hints = near(name, LAYOUTS) or list(LAYOUTS)
             raise RefusedError(
-                f"mosaic.layouts: no layout {name!r}; did you mean: {', '.join(hints)}? "
-                f"layouts: {', '.join(LAYOUTS)}"
+                f"mosaic.layouts: {name!r} is not a layout; did you mean {', '.join(hints)}?"
             )
 
 

@@ -168,7 +168,7 @@ def search_index(
 
     searched = faiss.deserialize_index(index.archive)
     if index.num_probes:
-        faiss.downcast_index(searched).nprobe = index.num_probes
+        faiss.extract_index_ivf(searched).nprobe = index.num_probes
     prepared = prepare(points, index.metric)
     own = np.arange(len(prepared))[rows or slice(None)]
     found = search_pieces(searched, prepared[own], min(count + 1 + SPARE, len(prepared)))[1]
@@ -205,7 +205,7 @@ def rank(
 def nearest(
     points: Points, count: int, metric: Metric = "euclidean", seed: int = 0
 ) -> tuple[Indices, Distances]:
-    """Find the nearest other points of every point, index and search in one; see `search_index`."""
+    """Find the nearest other points of every point: an index and its search in one."""
     return search_index(build_index(points, metric, seed), points, count)
 
 

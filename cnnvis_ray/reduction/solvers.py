@@ -2,7 +2,7 @@
 
 - ``covariance``: one pass that sums an exact scatter matrix, up to `MOST_COLUMNS` features.
 - ``gram``: the inner products of all images, up to `MOST_ROWS` of them, then one pass for the
-  directions; exact as well. Held groups of images meet all later blocks, columns a piece at a time.
+  directions; exact as well. Groups of images that a task holds meet all later blocks.
 - ``randomized``: blocked subspace iteration (Halko, Martinsson and Tropp 2011,
   doi:10.1137/090771806) with QR between 2 to 4 power iterations, where both are large. It is
   checked on a sample against the exact one.

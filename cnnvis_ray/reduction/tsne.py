@@ -9,7 +9,7 @@ The same points, configuration and seed give the same map, whatever the number o
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,6 +64,9 @@ class LargeRecipe:
     plateau: float = 0.0005
 
 
+LARGE = LargeRecipe()
+
+
 @dataclass(frozen=True, slots=True)
 class Phase:
     """Some iterations of one optimization.
@@ -103,7 +106,7 @@ def embed(
     neighbours: Neighbours | None = None,
     labels: Sequence[str | None] | None = None,
     progress: Progress | None = None,
-    large: LargeRecipe | None = None,
+    large: LargeRecipe = LARGE,
 ) -> Embedding:
     """Make a map of points.
 
@@ -126,7 +129,8 @@ def embed(
     check_points(points)
     if start is not None and start.shape != (len(points), 2):
         raise ValueError(f"a start of shape {start.shape} for {len(points)} points")
-    large = large or LargeRecipe()
+    if config.landmarks != "auto":
+        large = replace(large, above=config.landmarks, sample=config.landmarks)
     many = len(points) > large.above
     perplexity, notes = fit_perplexity(config.perplexity, len(points))
     found = neighbours or nearest(
@@ -237,7 +241,8 @@ def start_from_sample(
     import faiss
 
     sample = sample_by_label(labels or [None] * len(points), large.sample, seed)
-    broad = config.model_copy(update={"perplexity": large.sample_perplexity})
+    wanted = {"perplexity": large.sample_perplexity, "landmarks": "auto"}
+    broad = config.model_copy(update=wanted)
     # Above any number of points, so that a sample is mapped in the ordinary way.
     whole = LargeRecipe(above=len(points))
     mapped = embed(points[sample], broad, seed, large=whole)

@@ -15,16 +15,13 @@ from PIL import Image
 
 from cnnvis_ray.cluster import Session
 from cnnvis_ray.config import recipe_of
-from cnnvis_ray.errors import RefusedError, near
 from cnnvis_ray.ledger import Pass
-from cnnvis_ray.pictures import check_background, draw_grid, draw_scatter
+from cnnvis_ray.pictures import LAYOUTS, check_background, check_layouts
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes
 
 log = logging.getLogger(__name__)
-
-LAYOUTS = {"scatter": draw_scatter, "grid": draw_grid}
 
 
 @dataclass(slots=True)
@@ -60,12 +57,7 @@ def decide(job: Job) -> Mosaics:
         RefusedError: there is no such layout or colour.
     """
     config = job.config.mosaic
-    for layout in config.layouts:
-        if layout not in LAYOUTS:
-            hints = near(layout, LAYOUTS) or list(LAYOUTS)
-            raise RefusedError(
-                f"mosaic.layouts: {layout!r} is not a layout; did you mean {', '.join(hints)}?"
-            )
+    check_layouts(config.layouts)
     check_background(config.background)
     return Mosaics(job, tuple(layer.name for layer in job.chosen(config.layers)))
 

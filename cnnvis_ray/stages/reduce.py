@@ -25,6 +25,7 @@ from cnnvis_ray.ledger import Pass, digest_files, read_features
 from cnnvis_ray.reduction import (
     Pca,
     PcaOptions,
+    as_dict,
     embed,
     fit_pca,
     gather,
@@ -32,14 +33,13 @@ from cnnvis_ray.reduction import (
     label_agreement,
     label_chance,
     pca_to_bytes,
-    project,
+    project_block,
 )
 from cnnvis_ray.reduction.tsne import FEWEST_IMAGES
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.storage import (
     ShardFile,
-    Store,
     read_table,
     shard_writer,
     write_bytes,
@@ -177,19 +177,12 @@ def measure_map(job: Job, layer: str) -> dict[str, ledger.Value]:
 def place_features(job: Job, layer: str, files: Sequence[ShardFile]) -> Iterator[ShardFile]:
     """Run PCA and t-SNE over a layer's shards; write positions, quality and components."""
     config = job.config.reduce
-    ids = [read_table(job.store, file.path, ["image_id"])["image_id"].to_numpy() for file in files]
-    image_ids = np.concatenate(ids)
-    points, pca = find_points(job, files, len(image_ids))
+    image_ids, points, pca = find_points(job, files)
     placed = embed(points, config, job.config.seed)
     for note in (*(pca.notes if pca else ()), *placed.notes):
         log.info("reduce %s: %s", layer, note)
-    judged = judge_map(points, placed.positions, [None] * len(image_ids), config.metric)
-    quality = {
-        "kl_divergence": placed.kl_divergence,
-        "knn_preservation": judged.knn_preservation,
-        "trustworthiness": judged.trustworthiness,
-        "judged_images": judged.num_judged,
-    }
+    judged = judge_map(points, placed.positions, metric=config.metric)
+    quality = as_dict([judged], kl_divergence=placed.kl_divergence)
     folder = f"reduction/{layer}"
     columns = [image_ids, *np.asarray(placed.positions, np.float32).T]
     table = pa.table(columns, schema=POSITIONS)
@@ -201,23 +194,21 @@ def place_features(job: Job, layer: str, files: Sequence[ShardFile]) -> Iterator
 
 
 def find_points(
-    job: Job, files: Sequence[ShardFile], num_images: int
-) -> tuple[NDArray[np.floating], Pca | None]:
+    job: Job, files: Sequence[ShardFile]
+) -> tuple[NDArray[np.int64], NDArray[np.floating], Pca | None]:
     """Project a layer's features onto their components; without PCA take them as they are."""
     config = job.config.reduce
-    blocks = [partial(read_values, job.store, file.path) for file in files]
+    blocks = [partial(read_features, job.store, file.path) for file in files]
     with job.store.open(files[0].path) as file:
         width = int(pq.read_schema(file).field("feature").type.list_size)
     if config.pca_components is None:
-        return gather(blocks, (num_images, width), np.float32), None
+        rows = gather(blocks, width)
+        return rows.ids, rows.features, None
     options = PcaOptions(config.pca_components, job.config.seed)
-    pca = fit_pca(blocks, (num_images, width), options)
-    return np.concatenate([project(pca, block(), config.whiten) for block in blocks]), pca
-
-
-def read_values(store: Store, path: str) -> NDArray[np.floating]:
-    """Read the features of one shard, ``image feature``."""
-    return read_features(store, path)[1]
+    pca = fit_pca(blocks, (sum(file.rows for file in files), width), options)
+    parts = [project_block(block, pca, config.whiten) for block in blocks]
+    ids, points = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return ids, points, pca
 
 
 def join_map(job: Job, layer: str, positions: ShardFile) -> bool:

@@ -227,16 +227,11 @@ def compare_neighbours(sizes: Sizes) -> None:
 
     seconds = alternate([ours, annoy], sizes.rounds)
     chosen = np.random.default_rng(0).choice(len(points), min(500, len(points)), replace=False)
-    distances = (
-        np.square(points[chosen, None] - points[None]).sum(axis=2) if len(points) < 2e3 else None
-    )
     truth = []
     for index in chosen:
-        row = np.square(points - points[index]).sum(axis=1) if distances is None else None
-        row = distances[len(truth)] if row is None and distances is not None else row
-        assert row is not None
-        row[index] = np.inf
-        truth.append(set(np.argpartition(row, 90)[:90].tolist()))
+        distances = np.square(points - points[index]).sum(axis=1)
+        distances[index] = np.inf
+        truth.append(set(np.argpartition(distances, 90)[:90].tolist()))
     for side, own in zip(("cnnvis_ray (faiss)", "openTSNE (annoy)"), seconds, strict=True):
         shares = [
             len(true & set(near.tolist())) / 90

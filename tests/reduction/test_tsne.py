@@ -22,6 +22,7 @@ from cnnvis_ray.reduction import (
     label_chance,
     nearest,
 )
+from cnnvis_ray.reduction import tsne as tsne_module
 from cnnvis_ray.reduction.neighbours import Metric
 from cnnvis_ray.reduction.tsne import fit_perplexity, principal_plane, scale_start
 
@@ -239,6 +240,18 @@ def test_a_plateau_ends_the_last_phase() -> None:
             large=replace(SMALL, plateau=plateau),
         )
         assert seen[-1] == ends
+
+
+def test_a_long_map_ends_at_a_plateau(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, _ = clusters(150)
+    ends = {}
+    for long_map in (10_000, 100):
+        monkeypatch.setattr(tsne_module, "LONG_MAP", long_map)
+        seen = [0]
+        embed(points, Reduce(), 0, progress=lambda iteration, _: seen.append(iteration))
+        ends[long_map] = seen[-1]
+    assert ends[10_000] == 750
+    assert 250 <= ends[100] < 750
 
 
 def test_a_start_keeps_many_points_where_they_were() -> None:

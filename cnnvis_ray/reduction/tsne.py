@@ -41,7 +41,7 @@ Progress = Callable[[int, float], object]
 
 FEWEST_IMAGES = 5  # with 4 the perplexity would be 1: one neighbour each, no map
 MOST_EXAGGERATED = 250  # iterations (openTSNE)
-# Above so many points an iteration takes a tenth of a second and more, and a map ends at a plateau.
+# Above so many points an iteration takes a tenth of a second and more: a map ends at a plateau.
 # 60,000 points of 200 clusters, CPU seconds, kept neighbours at 10 and 50: openTSNE's 250 and 500
 # iterations with annoy 144 s, 0.178, 0.374; 150 and 250 with faiss 64 s, 0.159, 0.370.
 LONG_MAP = 10_000

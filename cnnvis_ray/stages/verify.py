@@ -23,7 +23,7 @@ AT_MOST = 20  # findings in the failure's line; all of them are logged
 
 
 def verify(run_dir: str, sweep: bool) -> list[str]:
-    """Verify a run.
+    """Verify a run, and the nights that were placed in it.
 
     Args:
         run_dir: folder or URI.
@@ -60,7 +60,10 @@ def verify(run_dir: str, sweep: bool) -> list[str]:
     if findings:
         raise IncompleteError(describe(run_dir, findings, verifier.num_files))
     swept = f", {len(left)} leftovers swept" if sweep else ""
-    return [f"{run_dir}: {verifier.num_files:,} files are what their markers say{swept}"]
+    lines = [f"{run_dir}: {verifier.num_files:,} files are what their markers say{swept}"]
+    for name in store.names("placed"):
+        lines += verify(f"{run_dir.rstrip('/')}/placed/{name}", sweep)
+    return lines
 
 
 def describe(run_dir: str, findings: Sequence[Finding], num_files: int) -> str:

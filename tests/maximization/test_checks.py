@@ -40,7 +40,6 @@ def test_channels_are_all_a_range_or_a_list(
     [
         ({"channels": [3, 16]}, "given 16, 6 has channels 0 to 15"),
         ({"channels": "10:20"}, "given 16, 6 has channels 0 to 15"),
-        ({"channels": "4:4"}, "given '4:4', 6 has channels 0 to 15"),
         ({"objective": "chanel"}, "no objective 'chanel'; near: channel"),
         ({"objective": {}}, "nothing to climb"),
         ({"objective": "class"}, "class needs the head's output, 6 gives a map of"),
@@ -65,7 +64,7 @@ def test_refusals_name_what_is_allowed(
 
 
 def test_all_reasons_are_told_at_once(deep: nn.Module) -> None:
-    with pytest.raises(RefusedError, match=r"given 99.*no objective 'x'"):
+    with pytest.raises(RefusedError, match=r"(?s)given 99.*no objective 'x'"):
         check(deep, "6", channels=[99], objective="x")
 
 
@@ -159,7 +158,7 @@ def test_a_refused_override_names_its_layer() -> None:
     )
     with pytest.raises(
         RefusedError,
-        match=r"overrides.features.12.objective: no.*overrides.features.5.objective: no",
+        match=r"(?s)overrides.features.12.objective: no.*overrides.features.5.objective: no",
     ):
         check_names(section)
 

@@ -1,6 +1,6 @@
 """The lease: one driver at a time works on a run directory.
 
-`lease.json` names its holder and is written anew every few seconds. A holder on this machine whose
+`lease.json` names its holder and is renewed every few seconds. A holder on this machine whose
 process is gone is replaced at once; one on another machine when its beat stood still for
 `EXPIRY_SECONDS`, by the holder's clock and by watching, so that a wrong clock alone never takes a
 run from a living driver.
@@ -49,9 +49,10 @@ class Holder:
     """Who holds a run, and how far it is.
 
     Attributes:
-        process: what tells this process from a later one of the same number, on this machine.
+        process: what tells it from a later process of the same number on its machine.
+        machine: what tells its machine from another one of the same host name.
         since: when it began, UTC.
-        renewed: when it last said so, in seconds since 1970 by its own clock.
+        renewed: when it last renewed the lease, in seconds since 1970 by its own clock.
         progress: what it works on, for `cnnvis status`.
     """
 
@@ -63,11 +64,18 @@ class Holder:
     renewed: float
     beat: int = 0
     progress: Progress = field(default_factory=dict)
+    machine: str = ""
 
     @property
     def is_gone(self) -> bool:
-        """Whether it ran on this machine and its process has ended."""
-        return self.host == socket.gethostname() and self.process != process_name(self.pid)
+        """Whether it ran on this machine, where this process would see it, and has ended.
+
+        A host name alone does not tell a machine: images of one disk share it.
+        """
+        here = self.host == socket.gethostname() and self.machine in ("", machine_name())
+        namespace = process_name(os.getpid()).partition(" ")[0]
+        visible = " " not in self.process or self.process.partition(" ")[0] == namespace
+        return here and visible and self.process != process_name(self.pid)
 
     @property
     def expires_in(self) -> float:
@@ -79,7 +87,7 @@ class Holder:
 
 
 def process_name(pid: int) -> str:
-    """Tell a process from later ones with its number: process space and start time."""
+    """Return what tells a process from later ones of its number: namespace and start time."""
     try:
         started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
         return f"{Path(f'/proc/{os.getpid()}/ns/pid').readlink()} {started}"
@@ -87,8 +95,16 @@ def process_name(pid: int) -> str:
         return portable_name(pid)
 
 
+def machine_name() -> str:
+    """Return what tells this machine, since it was started, from others; empty if unknown."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def portable_name(pid: int) -> str:
-    """Tell whether a process lives, where the system has no /proc for it."""
+    """Return whether a process lives, where the system has no /proc for it."""
     if Path("/proc/self").exists():
         return "gone"
     try:
@@ -135,7 +151,7 @@ class Lease:
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         pid = os.getpid()
         names = (secrets.token_hex(8), socket.gethostname(), pid, process_name(pid))
-        self.holder = Holder(*names, since, time.time())
+        self.holder = Holder(*names, since, time.time(), machine=machine_name())
         self.lost: Holder | None = None
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.keep_beating, name="lease", daemon=True)
@@ -193,7 +209,7 @@ class Lease:
         return dump(asdict(self.holder))
 
     def renew(self) -> None:
-        """Say that this process lives; notice if another one took the run."""
+        """Renew the lease; notice if another driver took the run."""
         with locked(self.store):
             present = read_holder(self.store)
             if present is not None and present.token != self.holder.token:
@@ -206,14 +222,14 @@ class Lease:
         while not self.ended.wait(BEAT_SECONDS):
             try:
                 self.renew()
-            except OSError as failure:
-                log.warning("the lease could not be renewed: %s", failure)
+            except Exception as failure:  # the run goes on; another driver takes it if this lasts
+                log.warning("the lease could not be renewed: %r", failure)
             if self.lost:
                 self.lose()
                 return
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         self.ended.set()
         self.thread.join()
         with suppress(OSError), locked(self.store):
@@ -226,7 +242,7 @@ class Lease:
 
 
 def held(store: Store, holder: Holder) -> HeldError:
-    """Say who holds a run, and until when at most."""
+    """Return the refusal that names who holds a run, and until when at most."""
     return HeldError(
         f"{store.root!r} is held by {holder}; wait for it, or end it; if its machine is gone the "
         f"hold ends in {max(holder.expires_in, 0):.0f} s"

@@ -4,6 +4,7 @@ Only reads the runs, and writes into the first one's compare/NAME. No network is
 """
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from io import BytesIO
@@ -23,6 +24,7 @@ from cnnvis_ray.storage import write_bytes, write_table
 
 log = logging.getLogger(__name__)
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MOST_IMAGES = 1000  # bounds memory: 8 MB a layer
 FEWEST_IMAGES = 5
 
@@ -41,6 +43,10 @@ def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[st
     Raises:
         RefusedError: there is no run, no layer, or the runs share too few images.
     """
+    if not NAME.fullmatch(name):
+        raise RefusedError(
+            f"compare --name: {name!r} is not a name; use letters, digits, '.', '_' and '-'"
+        )
     runs = [open_run(path) for path in paths]
     keys = shared_keys(runs)
     layers = [layer for run in runs for layer in read_layers(run, patterns, keys)]
@@ -71,24 +77,24 @@ def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[st
 
 
 def shared_keys(runs: Sequence[Run]) -> list[str]:
-    """Find the images that all runs hold, evenly thinned out where there are many.
+    """Find the images that all runs have, evenly spread where there are too many.
 
     Raises:
         RefusedError: there are too few.
     """
-    held = [set(run.images(["key"])["key"].to_pylist()) for run in runs]
-    common = sorted(set.intersection(*held))
+    present = [set(run.images(["key"])["key"].to_pylist()) for run in runs]
+    common = sorted(set.intersection(*present))
     if len(common) < FEWEST_IMAGES:
         raise RefusedError(
             f"the runs share {len(common)} images by key, at least {FEWEST_IMAGES} are needed; "
             "compare runs on the same source"
         )
     count = min(MOST_IMAGES, len(common))
-    return [common[place * len(common) // count] for place in range(count)]
+    return [common[number * len(common) // count] for number in range(count)]
 
 
 def read_layers(run: Run, patterns: Sequence[str], keys: Sequence[str]) -> Iterator[Compared]:
-    """Read how each wanted layer of a run places the images."""
+    """Read each wanted layer of a run as the Gram matrix of its features."""
     name = PurePosixPath(run.store.root.rstrip("/")).name
     rows = run.images(["image_id", "key"])
     ids = dict(zip(rows["key"].to_pylist(), rows["image_id"].to_pylist(), strict=True))
@@ -108,8 +114,14 @@ def features_of(run: Run, layer: str, wanted: NDArray[np.int64]) -> NDArray[np.f
     found: dict[int, NDArray[np.floating]] = {}
     chosen = set(wanted.tolist())
     for ids, values in run.feature_blocks(layer):
-        kept = [place for place, image in enumerate(ids.tolist()) if image in chosen]
+        kept = [row for row, image in enumerate(ids.tolist()) if image in chosen]
         found.update(zip(ids[kept].tolist(), values[kept], strict=True))
+    missing = len(wanted) - len(found)
+    if missing:
+        raise RefusedError(
+            f"{run.store.root!r}: {layer} has no features of {missing} of the {len(wanted)} "
+            f"compared images; finish them first: cnnvis extract {run.store.root}"
+        )
     return np.stack([found[image] for image in wanted.tolist()])
 
 
@@ -134,7 +146,7 @@ def sheets_of(run: Run) -> dict[str, str]:
 
 
 def is_occluded(path: str) -> bool:
-    """Tell a sheet of occluded images from an image's own sheet."""
+    """Whether a sheet shows occluded images and not an image's channels."""
     return path.endswith("-occluded.png")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Session
+from cnnvis_ray.config import recipe_of
 from cnnvis_ray.errors import IncompleteError, Refusals, RefusedError
 from cnnvis_ray.explanation import (
     METHODS,
@@ -107,7 +108,7 @@ def decide(job: Job) -> Explanation:
     refusals = Refusals()
     if job.config.explain.images != 0:
         with refusals.gather():
-            wanted = Pass("explain", recipe_of(job, setup))
+            wanted = Pass("explain", find_recipe(job, setup))
             claims.append(job.ledger.claim(wanted, "explain" in job.replace))
             (owner,) = claims[-1].passes
             planned: dict[str, Task] = {task.name: task for task in heat_tasks(job, owner)}
@@ -175,10 +176,10 @@ def make_setup(job: Job) -> ExplanationSetup:
     )
 
 
-def recipe_of(job: Job, setup: ExplanationSetup) -> ledger.Recipe:
+def find_recipe(job: Job, setup: ExplanationSetup) -> ledger.Recipe:
     """Return what heat maps and image sheets depend on."""
     outside = {"images", "sheets", "curves", "layers", "channels", "probe", "batch_size"}
-    values = job.config.explain.model_dump(mode="json", exclude=outside)
+    values = recipe_of(job.config.explain, outside)
     return {
         "root": job.root,
         **{f"explain.{key}": value for key, value in values.items()},

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from cnnvis_ray.cluster import Session
+from cnnvis_ray.config import recipe_of
 from cnnvis_ray.errors import RefusedError, near
 from cnnvis_ray.ledger import Pass
 from cnnvis_ray.pictures import check_background, draw_grid, draw_scatter
@@ -38,7 +39,7 @@ class Mosaics:
         """Draw each map in each layout, where it is not drawn yet."""
         job, made = self.job, False
         maps = {file.path: file for file in job.ledger.files("embedding", "embedding")}
-        values = job.config.mosaic.model_dump(mode="json", exclude={"layers"})
+        values = recipe_of(job.config.mosaic, {"layers"})
         recipe = {f"mosaic.{key}": value for key, value in values.items()}
         for layer in self.layers:
             file = maps.get(f"embedding/{layer}.parquet")

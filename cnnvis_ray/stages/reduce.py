@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Session
+from cnnvis_ray.config import recipe_of
 from cnnvis_ray.errors import Refusals, RefusedError
 from cnnvis_ray.ledger import Pass, digest_files, read_features
 from cnnvis_ray.reduction import (
@@ -136,7 +137,7 @@ def check_recipe(job: Job, layer: str, again: bool) -> None:
 
 def reduce_pass(job: Job, layer: str, inputs: str) -> Pass:
     """Return the pass of a layer's positions."""
-    values = job.config.reduce.model_dump(mode="json", exclude={"layers"})
+    values = recipe_of(job.config.reduce, {"layers", "min_knn_preservation"})
     recipe = {f"reduce.{key}": value for key, value in values.items()}
     return Pass("reduce", {**recipe, "seed": job.config.seed}, (layer,), inputs)
 

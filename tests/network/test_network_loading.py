@@ -19,7 +19,7 @@ from torchvision import models
 from cnnvis_ray.config import Network
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.network import build_module, resolve_network, skeleton
-from cnnvis_ray.network.loading.matching import current_names
+from cnnvis_ray.network.loading.resolve import current_names
 
 VALUES = json.dumps({"resize": 8, "crop": 8, "mean": [0.5], "std": [0.5]})
 

@@ -16,7 +16,7 @@ from cnnvis_ray.config import PreprocessValues
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.network import Preprocess
 from cnnvis_ray.network.loading.preprocess import from_values
-from cnnvis_ray.network.loading.published import published_preprocess
+from cnnvis_ray.network.loading.weights import published_preprocess
 
 SMALL = Preprocess(20, 17, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

@@ -1,23 +1,29 @@
-"""Rules: what follows for the output of each ATen operation.
+"""How each ATen operation changes what a place sees.
 
-A rule is ``(operation) -> track``; ``RULES`` names them all. An operation without a rule is taken
-to mix the whole image, so that a receptive field is never told too small.
+A rule is ``(operation) -> track``; ``RULES`` names them all. An operation without a rule counts as
+mixing the whole image, so that no receptive field is reported too small.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from math import ceil
 from operator import mul
 
-from cnnvis_ray.network.layers.fields import join_fields
-from cnnvis_ray.network.layers.tracks import Operation, Track
-from cnnvis_ray.network.layers.windows import adapt, convolve, interpolate, pad, pool
+from torch import Tensor
+
+from cnnvis_ray.network.layers.receptive_fields import (
+    AxisField,
+    Field,
+    Operation,
+    Track,
+    join_fields,
+)
 
 
 def follow(operation: Operation) -> Track:
-    """Carry tracks through one operation."""
-    rule = RULES.get(operation.name, unknown)
-    return rule(operation)
+    """Return the track of an operation's output."""
+    return RULES.get(operation.name, unknown)(operation)
 
 
 def together(operation: Operation) -> Track:
@@ -36,7 +42,7 @@ def together(operation: Operation) -> Track:
 
 def align(track: Track, extra: int) -> Track:
     """Count dimensions from the right, as broadcasting does."""
-    return track.moved(lambda dim: dim + extra) if extra else track
+    return track.move(lambda dim: dim + extra) if extra else track
 
 
 def unknown(operation: Operation) -> Track:
@@ -45,7 +51,7 @@ def unknown(operation: Operation) -> Track:
     shape = tuple(operation.output.shape)
     if len(shape) != len(operation.shape):
         return Track(None, None, None, None)
-    return track.moved(lambda dim: dim if shape[dim] == operation.shape[dim] else None)
+    return track.move(lambda dim: dim if shape[dim] == operation.shape[dim] else None)
 
 
 def normalize_batch(operation: Operation) -> Track:
@@ -80,14 +86,14 @@ def over_dimension(operation: Operation) -> Track:
 
 def permute(operation: Operation) -> Track:
     """Reorder dimensions."""
-    return operation.tracks[0].moved(operation.dims("dims").index)
+    return operation.tracks[0].move(operation.dims("dims").index)
 
 
 def transpose(operation: Operation) -> Track:
     """Swap two dimensions."""
     names = ("dim0", "dim1") if "dim0" in operation.arguments else ("axis0", "axis1")
     one, other = operation.dims(names[0])[0], operation.dims(names[1])[0]
-    return operation.tracks[0].moved(lambda dim: {one: other, other: one}.get(dim, dim))
+    return operation.tracks[0].move(lambda dim: {one: other, other: one}.get(dim, dim))
 
 
 def reshape(operation: Operation) -> Track:
@@ -100,7 +106,7 @@ def reshape(operation: Operation) -> Track:
         wanted = (before[dim], operation.shape[dim])
         return after.index(wanted) if wanted in after else None
 
-    return operation.tracks[0].moved(where)
+    return operation.tracks[0].move(where)
 
 
 def elements_before(shape: Sequence[int]) -> list[int]:
@@ -111,13 +117,13 @@ def elements_before(shape: Sequence[int]) -> list[int]:
 def select(operation: Operation) -> Track:
     """Take one index of a dimension, which disappears."""
     gone = operation.dims("dim")[0]
-    return operation.tracks[0].moved(lambda dim: None if dim == gone else dim - (dim > gone))
+    return operation.tracks[0].move(lambda dim: None if dim == gone else dim - (dim > gone))
 
 
 def unsqueeze(operation: Operation) -> Track:
     """Put in a dimension of size 1."""
     new = operation.numbers("dim")[0] % operation.output.dim()
-    return operation.tracks[0].moved(lambda dim: dim + (dim >= new))
+    return operation.tracks[0].move(lambda dim: dim + (dim >= new))
 
 
 def part(operation: Operation) -> Track:
@@ -125,6 +131,98 @@ def part(operation: Operation) -> Track:
     track = operation.tracks[0]
     cut = track.mixes(operation.dims("dim")) and operation.output.shape != operation.shape
     return track.whole() if cut else track
+
+
+def convolve(operation: Operation) -> Track:
+    """Slide a kernel; channels come out on dimension 1."""
+    weight = operation.arguments["weight"]
+    assert isinstance(weight, Tensor)
+    kernel = (int(weight.shape[-2]), int(weight.shape[-1]))
+    dilation = operation.pair("dilation")
+    padding = operation.arguments["padding"]
+    if padding == "same":
+        pads = ((kernel[0] - 1) * dilation[0] // 2, (kernel[1] - 1) * dilation[1] // 2)
+    else:
+        pads = (0, 0) if padding == "valid" else operation.pair("padding")
+    return slide(operation, kernel, operation.pair("stride"), pads, dilation)
+
+
+def pool(operation: Operation) -> Track:
+    """Slide a pooling window; a stride that is not given is the window's size."""
+    kernel = operation.pair("kernel_size")
+    stride = operation.pair("stride") if operation.arguments["stride"] else kernel
+    dilation = operation.pair("dilation") if "dilation" in operation.arguments else (1, 1)
+    return slide(operation, kernel, stride, operation.pair("padding"), dilation)
+
+
+def slide(
+    operation: Operation,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> Track:
+    """Slide a window over height and width."""
+    track = operation.tracks[0]
+    if track.field is None or (track.rows, track.columns) != (2, 3):
+        return Track(None, 2, 3, 1)
+    height, width = (
+        axis.window(kernel[i], stride[i], padding[i], dilation[i])
+        for i, axis in enumerate((track.field.height, track.field.width))
+    )
+    return Track(Field(height, width), 2, 3, 1)
+
+
+def adapt(operation: Operation) -> Track:
+    """Pool to a fixed number of places; to one place is the whole image."""
+    return per_axis(operation, adapt_axis)
+
+
+def adapt_axis(axis: AxisField, before: int, after: int) -> AxisField | None:
+    """Pool one axis as torch's adaptive pooling does: windows of floor and ceiling bounds."""
+    if before == after:
+        return axis
+    if after == 1:
+        return None
+    if before % after == 0:
+        return axis.window(before // after, before // after, 0)
+    reach = (ceil(before / after) + 1) * axis.jump
+    return AxisField(axis.size + reach, axis.jump * before / after, axis.start - axis.jump)
+
+
+def interpolate(operation: Operation) -> Track:
+    """Resize; bilinear and nearest see the places beside them, bicubic two on each side."""
+    taps = 4 if "bicubic" in operation.name else 2
+    return per_axis(operation, lambda axis, before, after: axis.resample(before, after, taps))
+
+
+def per_axis(
+    operation: Operation, change: Callable[[AxisField, int, int], AxisField | None]
+) -> Track:
+    """Change the number of places of height and width, each on its own."""
+    track = operation.tracks[0]
+    if track.field is None or track.rows is None or track.columns is None:
+        return track
+    after = operation.output.shape
+    height = change(track.field.height, operation.shape[track.rows], after[track.rows])
+    width = change(track.field.width, operation.shape[track.columns], after[track.columns])
+    return replace(track, field=Field(height, width) if height and width else None)
+
+
+def pad(operation: Operation) -> Track:
+    """Put constant borders around the last dimensions."""
+    track = operation.tracks[0]
+    borders = operation.numbers("pad")
+    if not any(borders) or track.field is None:
+        return track
+    if operation.arguments.get("mode", "constant") != "constant":
+        return track.whole()
+    first = {len(operation.shape) - 1 - i: borders[2 * i] for i in range(len(borders) // 2)}
+    assert track.rows is not None
+    assert track.columns is not None
+    height = track.field.height.window(1, 1, first.get(track.rows, 0))
+    width = track.field.width.window(1, 1, first.get(track.columns, 0))
+    return replace(track, field=Field(height, width))
 
 
 # fmt: off

@@ -1,4 +1,4 @@
-"""ResolvedNetwork: a network with its weights, decided once on the driver.
+"""Building: from a `ResolvedNetwork`, decided once on the driver, to a module on a worker.
 
 A plain picklable record. The driver resolves it, Ray's object store carries it, and every worker
 turns it into the same module with `build_module`.
@@ -26,8 +26,9 @@ class ResolvedNetwork:
         state: tensors by name, on the CPU; it need not cover the whole network.
         state_hash: SHA-256 (hexadecimal) over names, dtypes, shapes and bytes of the state.
         preprocess: what the network needs of an image.
-        categories: names of the classes, one an output of the head; None where unknown.
-        arguments: what torchvision's builder is told.
+        categories: names of the classes, one per output of the head; None where unknown.
+        arguments: keywords of torchvision's builder.
+        preprocess_origin: what stated the preprocess, for people.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ResolvedNetwork:
     preprocess: Preprocess
     categories: tuple[str, ...] | None = field(repr=False)
     arguments: dict[str, bool | int]
+    preprocess_origin: str = ""
 
 
 def build_module(resolved: ResolvedNetwork, device: str = "cpu") -> nn.Module:
@@ -49,22 +51,22 @@ def build_module(resolved: ResolvedNetwork, device: str = "cpu") -> nn.Module:
         RefusedError: a user's factory cannot be imported or called here.
     """
     module = construct(resolved.name, resolved.arguments)
-    placed = OrderedDict((name, place(t, device)) for name, t in resolved.state.items())
-    placed._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet asks
-    module.load_state_dict(placed, strict=False, assign=True)
+    moved = OrderedDict((name, move(t, device)) for name, t in resolved.state.items())
+    moved._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet asks
+    module.load_state_dict(moved, strict=False, assign=True)
     for prefix, owner in module.named_modules(remove_duplicate=False):
-        settle(owner, prefix, placed, device)
+        settle(owner, prefix, moved, device)
     return module.requires_grad_(False).eval()
 
 
-def place(tensor: Tensor, device: str) -> Tensor:
-    """Move a tensor to a device, a convolution's weight channels last."""
+def move(tensor: Tensor, device: str) -> Tensor:
+    """Copy a tensor to a device, a convolution's weight channels last."""
     moved = tensor.to(device)
     return moved.contiguous(memory_format=torch.channels_last) if moved.dim() == 4 else moved
 
 
 def settle(owner: nn.Module, prefix: str, covered: Mapping[str, Tensor], device: str) -> None:
-    """Take uncovered tensors of one module away; buffers that no file holds go along."""
+    """Replace uncovered tensors of one module by NaN; move buffers that no file holds."""
     path = f"{prefix}." if prefix else ""
     stored = owner.state_dict(keep_vars=True)
     for name, parameter in owner.named_parameters(recurse=False):
@@ -78,10 +80,10 @@ def settle(owner: nn.Module, prefix: str, covered: Mapping[str, Tensor], device:
 
 
 def absent(tensor: Tensor, device: str) -> Tensor:
-    """Stand in for a tensor that is not there: NaN, which spreads into whatever uses it.
+    """Return a stand-in for a missing tensor: NaN, which spreads into whatever uses it.
 
     One number serves all elements, so it costs no memory. The meta device would not do: measured,
-    a convolution on the CPU takes weights on meta without a word and gives numbers.
+    a convolution on the CPU accepts weights on meta without an error and returns numbers.
     """
     if not tensor.is_floating_point():
         return tensor.to("meta")

@@ -10,7 +10,7 @@ A key that came after the first version states ``since`` (the version of the key
 `recipe_of` leaves it out while it has its default and old fingerprints hold.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
@@ -29,7 +29,8 @@ from cnnvis_ray.config.values import (
 )
 
 SINCE = "since"
-Recipe = dict[str, object]
+Value = None | bool | int | float | str | Sequence["Value"] | Mapping[str, "Value"]
+Recipe = dict[str, Value]
 
 
 class Section(BaseModel):

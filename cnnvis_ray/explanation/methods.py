@@ -120,7 +120,7 @@ def saliency(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module) -> Tenso
 def integrated_gradients(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module) -> Tensor:
     """Integrate gradients from the mean colour to the image (Sundararajan et al. 2017).
 
-    captum keeps all steps in memory at once unless told otherwise (its issue 632).
+    captum keeps all steps in memory at once unless given a batch size (its issue 632).
     """
     given: Tensor = IntegratedGradients(aimed).attribute(
         batch,

@@ -304,11 +304,23 @@ class Ledger:
     def heal(self) -> list[str]:
         """Delete what makes damaged units due; return what that is.
 
-        The note of damage goes last, so that a kill half way leaves it for the next run.
+        Merged statistics go with their marker. The note of damage goes last, so that a kill half
+        way leaves it for the next run.
         """
         merged = [path for path in self.damage_note()["files"] if self.store.exists(path)]
+        layers = {path.removeprefix("channels/").removesuffix(".parquet") for path in merged}
+        self.doomed |= {
+            marker_path(owner, unit)
+            for owner in self.passes("statistics")
+            for unit in self.listed[owner.name]
+            if layers & set(owner.layers)
+        }
         found = [*sorted(self.doomed), *merged]
         self.store.delete(found)
+        for path in self.doomed:
+            _, folder, _, name = path.split("/")
+            self.listed[folder].discard(name.removesuffix(".json"))
+            self.read.get(folder, {}).pop(name.removesuffix(".json"), None)
         self.doomed.clear()
         if found or self.store.exists(DAMAGE):
             self.store.delete([DAMAGE])

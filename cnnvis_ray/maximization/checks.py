@@ -213,7 +213,7 @@ def size_trial(
             except FAILURES as failure:
                 return re.sub(r"\s+", " ", str(failure))[:200]
             if recipe.neuron is not None and any(
-                place >= side for place, side in zip(recipe.neuron, maps.shape[2:], strict=False)
+                row >= side for row, side in zip(recipe.neuron, maps.shape[2:], strict=False)
             ):
                 return f"neuron {list(recipe.neuron)} is not on a map of {list(maps.shape[2:])}"
         return None

@@ -205,6 +205,7 @@ def is_layer(completion: Completion) -> bool:
 
 
 def layer_of(name: str, aliases: tuple[str, ...], kind: str, completion: Completion) -> Layer:
+    """Combine what the trace saw of one layer."""
     shape, track = completion.shape, completion.track
     axis = 2 if len(shape) == 3 else 1
     if track is not None and track.channels is not None and track.channels > 0:
@@ -240,6 +241,7 @@ def format_table(table: LayerTable) -> str:
 
 
 def cells(layer: Layer) -> tuple[str, ...]:
+    """Write the cells of one layer."""
     size = f"{layer.height} x {layer.width}" if layer.height is not None else "-"
     seen = layer.receptive_field
     return (

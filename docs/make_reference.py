@@ -25,8 +25,8 @@ HEAD = """\
 
 <!-- Written by docs/make_reference.py: edit the code, then run `make reference`. -->
 
-Configuration keys, verbs, exit codes, and the files of a run with their columns. All of it is generated from
-the code.
+Configuration keys, verbs, exit codes, and the files of a run with their columns. All of it is
+generated from the code.
 """
 # Every file of a run: path, what is in it, and the name of its schema in the code.
 FILES: tuple[tuple[str, str, str], ...] = (
@@ -205,9 +205,7 @@ def verbs() -> Iterator[str]:
     """Return each verb with its arguments."""
     yield "## Verbs\n"
     (commands,) = (
-        action
-        for action in parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
+        action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
     )
     helps = {choice.dest: choice.help or "" for choice in commands._choices_actions}
     for verb, described in commands.choices.items():

@@ -54,10 +54,8 @@ def test_every_dependency_is_pinned() -> None:
     pins = (ROOT / "constraints.txt").read_text().lower().replace("_", "-").splitlines()
     pinned = {line.split("==")[0] for line in pins}
     extras = PROJECT["project"]["optional-dependencies"].values()
-    for need in [
-        *PROJECT["project"]["dependencies"],
-        *(need for extra in extras for need in extra),
-    ]:
+    needs = [need for extra in extras for need in extra]
+    for need in [*PROJECT["project"]["dependencies"], *needs]:
         name = re.split(r"[\[<>=]", need)[0].lower().replace("_", "-")
         assert name in pinned, need
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from cnnvis_ray.config.explanation import Explain
-from cnnvis_ray.errors import Refusals, RefusedError, near
+from cnnvis_ray.errors import Refusals, RefusedError, did_you_mean
 from cnnvis_ray.explanation.aims import Aimed, Aims
 from cnnvis_ray.explanation.occlusion import fill_colour, occlusion
 from cnnvis_ray.network import Layer, LayerTable, Preprocess
@@ -193,8 +193,7 @@ def check_methods(names: Sequence[str]) -> None:
     for name in names:
         with refusals.gather():
             if name not in METHODS:
-                hints = near(name, METHODS)
-                hint = f"; did you mean {' or '.join(hints)}?" if hints else ""
+                hint = did_you_mean(name, METHODS)
                 raise RefusedError(
                     f"explain.methods: {name!r} is unknown{hint} (known: {', '.join(METHODS)})"
                 )

@@ -241,7 +241,7 @@ def named(guess: Prediction) -> dict[str, int | str | float]:
 
 
 def crashed(task: ExtractionTask) -> list[Reject]:
-    """Make the rejects of the images that ended their worker's process each time."""
+    """Return the rejects of the images that ended their worker's process each time."""
     reason = "the worker's process died or hung each time it worked on this image alone"
     return [
         Reject(slot, image_id(task.unit.number, slot), key, "worker", reason)

@@ -194,7 +194,9 @@ class Lease:
             text = read_text(self.store)
             earlier = None if text is None else parse_holder(text)
             if text is not None and (text == watched or (earlier is not None and earlier.is_gone)):
-                who = f"held by {earlier}, which is gone" if earlier else "left with a damaged lease"
+                who = (
+                    f"held by {earlier}, which is gone" if earlier else "left with a damaged lease"
+                )
                 log.info("the run was %s: taking it over", who)
                 self.store.delete([LEASE])
             return self.create()

@@ -240,6 +240,12 @@ class Ledger:
         self.listed.pop(old.name, None)
         self.read.pop(old.name, None)
 
+    def drop_markers(self, owner: Pass) -> None:
+        """Make every unit of a pass due again."""
+        self.store.delete(marker_path(owner, unit) for unit in self.listed[owner.name])
+        self.listed[owner.name] = set()
+        self.read.pop(owner.name, None)
+
     def split(self, old: Pass, layers: tuple[str, ...]) -> None:
         """Give some layers of a pass a pass of their own, with the files they have."""
         own = dataclass_replace(old, layers=layers)
@@ -266,6 +272,16 @@ class Ledger:
         commit(self.store, owner, marker)
         self.markers(owner)[marker.unit] = marker
         self.listed[owner.name].add(marker.unit)
+
+    def is_made(self, wanted: Pass) -> bool:
+        """Whether a product exists, made from these inputs by this recipe."""
+        return any(
+            old.recipe == wanted.recipe
+            and old.inputs == wanted.inputs
+            and PRODUCT in self.done(old)
+            for old in self.passes(wanted.stage)
+            if old.covers(wanted)
+        )
 
     def make(
         self,

@@ -175,7 +175,7 @@ class _Bounds(TorchFunctionMode):
         before = inputs.clone() if in_place else inputs
         output = func(inputs, *rest, **named)
         self.output, self.name = output, func.__name__.strip("_")
-        if rest[:2] == [0.0, 6.0]:
+        if (named.get("min_val"), named.get("max_val")) == (0.0, 6.0):
             self.name = "relu6"  # nn.ReLU6 calls hard tanh with these bounds
         self.without = lambda: UNBOUNDED[func](before, *rest, **named)
         return output

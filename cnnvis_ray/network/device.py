@@ -13,7 +13,7 @@ NEVER_TRIM = 2**31 - 1
 
 
 def prepare_device(device: str, threads: int) -> None:
-    """Make this process ready to run a network.
+    """Set the threads and memory of this process, and check its device.
 
     Args:
         device: ``cpu`` or ``cuda:0``.

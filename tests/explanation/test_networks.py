@@ -134,17 +134,14 @@ def test_a_class_that_is_not_there_is_refused(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("explain.stride=60", "leave gaps"),
-        ("explain.fill=[300, 0, 0]", "no colour"),
-        ("explain.methods=[lime]", "occlusion"),
-    ],
-)
-def test_wrong_settings_are_refused(setting: str, words: str) -> None:
-    with pytest.raises(RefusedError, match=words):
-        load_config(None, [setting])
+def test_an_unknown_method_is_refused_when_the_setup_is_decided(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"explain.methods: 'lime' is unknown"):
+        explained(
+            tmp_path,
+            "tests.explanation.networks:pooled",
+            "layers=[conv]",
+            "explain.methods=[lime]",
+        )
 
 
 def test_weights_without_a_head_give_sheets_of_channels(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class LayerTable:
         network: its name, for messages.
         layers: those whose output is a batch of vectors, tokens or maps, by first completion.
         used: parameters and buffers in the order of their first use in a forward pass.
-        output: shape of the network's own output for one image; None where it is no tensor.
+        output: shape of the network's own output for one image; None where it is not a tensor.
     """
 
     network: str

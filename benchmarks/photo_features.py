@@ -12,8 +12,13 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from cnnvis_ray.config import Network
 from cnnvis_ray.images import thumbnail
-from cnnvis_ray.network import activations, build_module, channel_means
-from cnnvis_ray.network import resolve_network, trace_layers
+from cnnvis_ray.network import (
+    activations,
+    build_module,
+    channel_means,
+    resolve_network,
+    trace_layers,
+)
 
 LAYERS = ("features.3", "features.5", "features.7", "features.10", "features.12")
 LOGITS = "classifier.3"

@@ -136,6 +136,7 @@ def make_layer(
         "status": [pictures[channel]["status"] for channel in sorted(pictures)],
         "percentile": [short(pictures[channel]["percentile"]) for channel in sorted(pictures)],
         "crops": sorted(crops),
+        "best": best_images(catalogue, statistics["exemplars"].to_pylist()),
     }
     name = slug(layer)
     store = run.store
@@ -214,6 +215,16 @@ def joined_details(
             detail["classes"] = [[name, short(score)] for name, score in pairs if score > 0]
         details.append(detail)
     return details
+
+
+def best_images(catalogue: Catalogue, found: list[list[dict]]) -> list[int | None]:
+    """Return each channel's strongest image that is shown; None for a silent channel."""
+    best: list[int | None] = []
+    for rows in found:
+        ids = np.array([row["image_id"] for row in rows if row["value"] != 0], np.int64)
+        shown = [index for index in catalogue.index_of(ids).tolist() if index >= 0]
+        best.append(shown[0] if shown else None)
+    return best
 
 
 def nearest_channels(similar: Floats, channel: int) -> list[list[float | None]]:

@@ -331,6 +331,10 @@ def manifest(
                 "file": slug(layer),
                 **has,
                 "strongest": bool(own) and all(own),
+                "classes": any(
+                    path.startswith(f"{FOLDER}/data/classes/")
+                    for path, _ in made.get(f"layer/{layer}", {"files": []})["files"]
+                ),
                 "pictures": len(read_pictures(run, layer)) if has["layer"] else 0,
                 "quality": summary.get("quality", {}).get(layer, {}),
             }

@@ -349,6 +349,7 @@ def manifest(
         "total": catalogue.total,
         "rejects": rejects,
         "classes": catalogue.classes,
+        "labels": len(set(catalogue.label[catalogue.label >= 0].tolist())),
         "labelled": int((catalogue.label >= 0).sum()),
         "predicted": int((catalogue.prediction >= 0).sum()),
         "units": [[unit.number, unit.rows] for unit in catalogue.units],

@@ -59,7 +59,7 @@ function neighbours(layer, table, rows, text) {
   const order = new Map(table.pictures.map((channel, i) => [channel, { order: i, status: table.status[i], percentile: table.percentile[i] }]));
   const cropped = new Map(table.crops.map((channel, i) => [channel, i]));
   return h("div", { class: "channels" }, rows.map(([other, value]) => {
-    const entry = channelTile(layer, { ...table, classes: null }, other, order.get(other), cropped.get(other), null);
+    const entry = channelTile(layer, { ...table, classes: null }, other, order.get(other), cropped.get(other), null, 112);
     entry.querySelector(".name").append(h("span", { class: "quiet" }, text(value)));
     return entry;
   }));

@@ -35,17 +35,17 @@ async function showLayer([layerName], query, main) {
   redraw();
 }
 
-function channelTile(layer, table, channel, picture, crop, sorted) {
-  const face = picture ? cut(`sheets/pictures/${layer.file}${picture.order >= 256 ? "-" + Math.floor(picture.order / 256) : ""}.jpg`, picture.order % 16, Math.floor((picture.order % 256) / 16), 16, 128, `Picture of channel ${channel}`)
-    : table.best[channel] !== null ? tile(table.best[channel], 128, `Strongest image of channel ${channel}`) : h("span", { class: "tile empty", style: { width: "128px", height: "128px" } }, "silent");
+function channelTile(layer, table, channel, picture, crop, sorted, side = 128) {
+  const face = picture ? cut(`sheets/pictures/${layer.file}${picture.order >= 256 ? "-" + Math.floor(picture.order / 256) : ""}.jpg`, picture.order % 16, Math.floor((picture.order % 256) / 16), 16, side, `Picture of channel ${channel}`)
+    : table.best[channel] !== null ? tile(table.best[channel], side, `Strongest image of channel ${channel}`) : h("span", { class: "tile empty", style: { width: side + "px", height: side + "px" } }, "silent");
   const strip = h("span", { class: "strip" });
   if (crop !== undefined) {
     for (let i = 0; i < 4; i++) {
       const order = 4 * crop + i;
-      strip.append(cut(`sheets/crops/${layer.file}${order >= 256 ? "-" + Math.floor(order / 256) : ""}.jpg`, order % 16, Math.floor((order % 256) / 16), 16, 32, "crop"));
+      strip.append(cut(`sheets/crops/${layer.file}${order >= 256 ? "-" + Math.floor(order / 256) : ""}.jpg`, order % 16, Math.floor((order % 256) / 16), 16, side / 4, "crop"));
     }
   }
   const label = table.classes?.[channel], status = picture && picture.status !== "live" ? picture.status : null;
-  return h("a", { class: "channel", href: address("channel", layer.name, channel) }, face, crop !== undefined && strip, h("span", { class: "name" }, h("b", {}, channel), status && h("em", {}, status), sorted && h("span", { class: "quiet" }, show(sorted[1]))),
+  return h("a", { class: "channel", style: { width: side + "px" }, href: address("channel", layer.name, channel) }, face, crop !== undefined && strip, h("span", { class: "name" }, h("b", {}, channel), status && h("em", {}, status), sorted && h("span", { class: "quiet" }, show(sorted[1]))),
     label !== null && label !== undefined && h("span", { class: "quiet" }, name(say(app.run.classes[label]), 22)));
 }

@@ -20,6 +20,10 @@ async function showMosaic([text], query, main) {
 
 function loadViewer() {
   app.viewer = app.viewer || new Promise((resolve, reject) => {
+    // It adds a style to the page, which the policy refuses, unless an element of that name is there.
+    const known = document.createElementNS("none", "style");
+    known.setAttribute("data-openseadragon-mobile-css", "true");
+    document.head.append(known);
     const script = h("script", { src: "app/openseadragon.min.js", onload: resolve, onerror: () => reject(new Error("app/openseadragon.min.js did not load")) });
     document.head.append(script);
   });

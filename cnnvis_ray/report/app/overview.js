@@ -21,9 +21,9 @@ async function showOverview(parts, query, main) {
   } else top.append(gallery(everyN(run.images, 48), 96));
   const total = Object.values(run.seconds).reduce((sum, value) => sum + value, 0);
   add(main, [
-    facts([["images", show(run.total)], ["rejected", run.rejects ? h("a", { href: "#/rejects" }, show(run.rejects)) : "0"], ["classes", run.labelled ? show(run.classes.length) : null],
+    facts([["images", show(run.total)], ["rejected", run.rejects ? h("a", { href: "#/rejects" }, show(run.rejects)) : "0"], ["classes", run.labelled ? show(run.labels) : null],
       ["layers", show(run.layers.length)], ["channel pictures", run.layers.reduce((sum, layer) => sum + layer.pictures, 0) || null], ["explained images", run.explained.length || null], ["time", total ? duration(total) : null]]),
-    section("Layers", h("div", { class: "cards" }, run.layers.map(layerCard))),
+    section("Layers", run.layers.length ? h("div", { class: "cards" }, run.layers.map(layerCard)) : null),
     section("Mosaics", await Promise.all(run.mosaics.filter((found) => found !== hero).map(async (found) => h("figure", { class: "small" }, link(["mosaic", found[0]], await preview(found, 480)), h("figcaption", {}, name(found[0])))))),
     section("Run", facts([["source", name(run.source)], ...Object.entries(run.seconds).map(([stage, seconds]) => [stage, duration(seconds)]), ...Object.entries(run.versions).map(([text, value]) => [text, name(value)])])),
   ]);

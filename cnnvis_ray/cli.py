@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     if parsed.verbose:
         logging.getLogger("cnnvis_ray").setLevel(logging.DEBUG)
-    for chatty in ("openTSNE", "ray", "botocore", "aiobotocore"):
+    for chatty in ("openTSNE", "ray", "botocore", "aiobotocore", "faiss", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     act: Callable[[argparse.Namespace], None] = parsed.act
     try:

@@ -10,7 +10,7 @@ A key that came after the first version states ``since`` (the version of the key
 `recipe_of` leaves it out while it has its default and old fingerprints hold.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
@@ -29,7 +29,8 @@ from cnnvis_ray.config.values import (
 )
 
 SINCE = "since"
-Recipe = dict[str, object]
+Value = None | bool | int | float | str | Sequence["Value"] | Mapping[str, "Value"]
+Recipe = dict[str, Value]
 
 
 class Section(BaseModel):
@@ -218,20 +219,21 @@ class Mosaic(Section):
     frame: Literal["label", "none"] = Field(
         default="label", description="frame of a tile: label (coloured by class) or none"
     )
-    pyramid: Flag = Field(
-        default=False,
+    pyramid: Auto | Flag = Field(
+        default="auto",
         json_schema_extra={SINCE: 2},
-        description="write the grid as a Deep Zoom pyramid too (LAYER-grid.dzi)",
+        description="write the grid as a Deep Zoom pyramid (LAYER-grid.dzi); auto: instead of one "
+        "picture above 100,000 images",
     )
     max_images: Count | None = Field(
         default=None,
         json_schema_extra={SINCE: 2},
         description="draw a sample of so many images, spread over the labels; null: all",
     )
-    colour: Literal["label", "none"] = Field(
+    colour: Literal["label", "none"] | dict[Text, Text] = Field(
         default="label",
         json_schema_extra={SINCE: 2},
-        description="what colours mean: label, or none where there are too many classes",
+        description="what colours mean: label, none, or a mapping of labels to larger classes",
     )
 
 

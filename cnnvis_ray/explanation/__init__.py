@@ -36,6 +36,7 @@ from cnnvis_ray.explanation.tasks import (
     ExplanationSetup,
     HeatTask,
     Wanted,
+    decide_setup,
 )
 from cnnvis_ray.explanation.worker import Explainer
 
@@ -65,6 +66,7 @@ __all__ = [
     "choose_methods",
     "chosen_channels",
     "compare_layers",
+    "decide_setup",
     "draw_card_sheets",
     "draw_class_heat",
     "find_cam_layer",

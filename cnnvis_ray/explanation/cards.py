@@ -252,8 +252,8 @@ def draw_histogram(counts: NDArray[np.int64]) -> Image.Image:
     heights = [int(counts[start : start + width].sum()) for start in starts]
     draw = ImageDraw.Draw(image)
     step = SIDE / len(heights)
-    for place, (start, height) in enumerate(zip(starts, heights, strict=True)):
-        left, right = round(place * step), round((place + 1) * step) - 2
+    for index, (start, height) in enumerate(zip(starts, heights, strict=True)):
+        left, right = round(index * step), round((index + 1) * step) - 2
         top = min(SIDE - round((SIDE - 8) * height / max(heights)), SIDE - 1)
         holds_zero = start <= ZERO_BIN < start + width
         box = (left, top, max(left, right), SIDE - 1)

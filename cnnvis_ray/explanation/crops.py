@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnvis_ray.config import Channels
+from cnnvis_ray.config import Channels, parse_range
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.explanation.heat import to_image
 from cnnvis_ray.ledger.units import SLOTS
@@ -72,8 +72,10 @@ def chosen_channels(asked: Channels, num_channels: int, layer: str) -> list[int]
     if asked == "all":
         return list(range(num_channels))
     if isinstance(asked, str):
-        first, end = (int(bound) for bound in asked.split(":"))
-        chosen = list(range(first, min(end, num_channels)))
+        try:
+            chosen = [channel for channel in parse_range(asked) if channel < num_channels]
+        except ValueError as fault:
+            raise RefusedError(f"explain.channels: {fault}") from None
     else:
         chosen = sorted({channel for channel in asked if channel < num_channels})
     if not chosen:

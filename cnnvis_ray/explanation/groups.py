@@ -166,15 +166,15 @@ class Group:
     def notes(self, position: int) -> list[str]:
         """Return what the network calls an image and what is explained, in words."""
         index = int(self.aims.index[position])
-        told = f"explained: {self.name(index)}, score {float(self.aims.score[position]):.3f}"
+        aim = f"explained: {self.name(index)}, score {float(self.aims.score[position]):.3f}"
         categories = self.setup.network.categories
         if categories is None or self.aimed.kind != "classes":
-            return [told]
+            return [aim]
         with torch.inference_mode():
             output = self.aimed.output(self.shown.batch)[position : position + 1]
         guesses = top_predictions(output, categories)[0]
         named = ", ".join(f"{name} {probability:.3f}" for _, name, probability in guesses)
-        return [f"top {len(guesses)}: {named}", told]
+        return [f"top {len(guesses)}: {named}", aim]
 
     def occluded(self, position: int, scores: NDArray[np.float64]) -> Image.Image:
         """Draw the sheet of occluded images."""

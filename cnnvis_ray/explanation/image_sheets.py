@@ -53,7 +53,7 @@ def draw_occluded(
     title: str,
     pixels: NDArray[np.uint8],
     scores: NDArray[np.floating],
-    places: Sequence[Square],
+    covered: Sequence[Square],
     patch: int,
     fill: NDArray[np.uint8],
 ) -> Image.Image:
@@ -63,19 +63,19 @@ def draw_occluded(
         title: one line.
         pixels: the network's input, ``height width colour``.
         scores: one per square.
-        places: the squares.
+        covered: the squares.
         patch: their side, pixels.
         fill: their colour.
     """
-    step = -(-len(places) // MOST_OCCLUDED)
+    step = -(-len(covered) // MOST_OCCLUDED)
     tiles = [
-        Tile(to_image(cover(pixels, places[index], patch, fill)), (f"{scores[index]:.3f}",))
-        for index in range(0, len(places), step)
+        Tile(to_image(cover(pixels, covered[index], patch, fill)), (f"{scores[index]:.3f}",))
+        for index in range(0, len(covered), step)
     ]
     notes = ["below each: the score of the same target"]
     if step > 1:
-        notes.append(f"every {step}th of {len(places)} squares")
-    columns = len({left for _, left in places}) if step == 1 else 8
+        notes.append(f"every {step}th of {len(covered)} squares")
+    columns = len({left for _, left in covered}) if step == 1 else 8
     return draw_sheet(tiles, min(columns, 8), OCCLUDED_SIDE, title=title, notes=notes)
 
 
@@ -162,8 +162,10 @@ def beside(sheets: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     draw = ImageDraw.Draw(joined)
     left = 0
     for name, sheet in sheets:
-        told = shorten(name, sheet.width - NAME_PIXELS, letters)
-        draw.text((left + NAME_PIXELS // 2, NAME_PIXELS // 2), told, (255, 255, 255), letters)
+        shown_name = shorten(name, sheet.width - NAME_PIXELS, letters)
+        draw.text(
+            (left + NAME_PIXELS // 2, NAME_PIXELS // 2), shown_name, (255, 255, 255), letters
+        )
         joined.paste(sheet, (left, above))
         left += sheet.width
     return joined

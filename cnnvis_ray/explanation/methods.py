@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from cnnvis_ray.config.explanation import Explain
-from cnnvis_ray.errors import Refusals, RefusedError, near
+from cnnvis_ray.errors import Refusals, RefusedError, did_you_mean
 from cnnvis_ray.explanation.aims import Aimed, Aims
 from cnnvis_ray.explanation.occlusion import fill_colour, occlusion
 from cnnvis_ray.network import Layer, LayerTable, Preprocess
@@ -120,7 +120,7 @@ def saliency(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module) -> Tenso
 def integrated_gradients(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module) -> Tensor:
     """Integrate gradients from the mean colour to the image (Sundararajan et al. 2017).
 
-    captum keeps all steps in memory at once unless told otherwise (its issue 632).
+    captum keeps all steps in memory at once unless given a batch size (its issue 632).
     """
     given: Tensor = IntegratedGradients(aimed).attribute(
         batch,
@@ -193,8 +193,7 @@ def check_methods(names: Sequence[str]) -> None:
     for name in names:
         with refusals.gather():
             if name not in METHODS:
-                hints = near(name, METHODS)
-                hint = f"; did you mean {' or '.join(hints)}?" if hints else ""
+                hint = did_you_mean(name, METHODS)
                 raise RefusedError(
                     f"explain.methods: {name!r} is unknown{hint} (known: {', '.join(METHODS)})"
                 )

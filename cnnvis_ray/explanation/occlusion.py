@@ -91,11 +91,11 @@ def occluded_scores(
 
 
 def spread(
-    heat: NDArray[np.float64], places: list[Square], patch: int, side: int
+    heat: NDArray[np.float64], covered: list[Square], patch: int, side: int
 ) -> NDArray[np.float64]:
     """Return at each pixel the mean heat of the squares that cover it, ``side side``."""
     total, count = np.zeros((side, side)), np.zeros((side, side))
-    for (top, left), value in zip(places, heat, strict=True):
+    for (top, left), value in zip(covered, heat, strict=True):
         total[top : top + patch, left : left + patch] += value
         count[top : top + patch, left : left + patch] += 1
     return np.asarray(total / np.maximum(count, 1))
@@ -128,19 +128,19 @@ def occlusion(
     Returns:
         Heat maps ``image height width`` and scores ``image square``.
     """
-    places = squares(pixels.shape[1], patch, stride)
+    regions = squares(pixels.shape[1], patch, stride)
     covered = (
         (owner, cover(image, square, patch, fill))
         for owner, image in enumerate(pixels)
-        for square in places
+        for square in regions
     )
     scores = occluded_scores(aimed, covered, aims, preprocess, batch_size)
-    table = scores.reshape(len(pixels), len(places))
+    table = scores.reshape(len(pixels), len(regions))
     if aimed.kind == "numbers":
         heat = np.abs(table - aims.score[: len(table)].cpu().numpy()[:, None])
     else:
         heat = 1 - table
-    return np.stack([spread(row, places, patch, pixels.shape[1]) for row in heat]), table
+    return np.stack([spread(row, regions, patch, pixels.shape[1]) for row in heat]), table
 
 
 def areas(

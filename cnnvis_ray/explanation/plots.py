@@ -62,7 +62,7 @@ def draw_matrix(title: str, names: Sequence[str], values: NDArray[np.floating]) 
     figure = Figure(figsize=(side + 3.2, side), facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot(facecolor=PAPER)
     shown = axes.imshow(values, cmap="viridis", vmin=0, vmax=1)
-    numbers = [str(place + 1) for place in range(len(names))]
+    numbers = [str(index + 1) for index in range(len(names))]
     named = [f"{name}  {number}" for name, number in zip(names, numbers, strict=True)]
     axes.set(xticks=range(len(names)), xticklabels=numbers)
     axes.set(yticks=range(len(names)), yticklabels=named)
@@ -85,7 +85,7 @@ def save(figure: Figure) -> bytes:
         for spine in axes.spines.values():
             spine.set_color("grey")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight")
     return buffer.getvalue()
 
 

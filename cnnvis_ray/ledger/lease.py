@@ -25,8 +25,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from cnnvis_ray.config.sections import Value
 from cnnvis_ray.errors import HeldError
-from cnnvis_ray.ledger.identity import Value, dump
+from cnnvis_ray.ledger.identity import dump
 from cnnvis_ray.storage import Store
 
 try:
@@ -117,11 +118,27 @@ def portable_name(pid: int) -> str:
 
 
 def read_holder(store: Store) -> Holder | None:
-    """Read who holds a run; none where nobody does or the file is being written."""
+    """Read who holds a run; None where nobody does, or the file is damaged."""
+    text = read_text(store)
+    return None if text is None else parse_holder(text)
+
+
+def read_text(store: Store) -> bytes | None:
+    """Read the lease as it lies there."""
     try:
-        return Holder(**json.loads(store.read(LEASE)))
-    except (FileNotFoundError, ValueError, TypeError):
+        return store.read(LEASE)
+    except FileNotFoundError:
         return None
+
+
+def parse_holder(text: bytes) -> Holder | None:
+    """Read a lease; None where it is damaged."""
+    try:
+        holder = Holder(**json.loads(text))
+        numbers = int(holder.pid), float(holder.renewed), dict(holder.progress)
+    except (ValueError, TypeError):
+        return None
+    return replace(holder, pid=numbers[0], renewed=numbers[1], progress=numbers[2])
 
 
 @contextmanager
@@ -162,7 +179,7 @@ class Lease:
         Raises:
             HeldError: another driver holds it.
         """
-        watched: Holder | None = None
+        watched: bytes | None = None
         while not self.try_once(watched):
             watched = self.watch()
         if not self.store.is_local and watched is not None:
@@ -171,12 +188,16 @@ class Lease:
             if self.lost:
                 raise held(self.store, self.lost)
 
-    def try_once(self, watched: Holder | None) -> bool:
-        """Create the lease, over that of a dead holder if need be."""
+    def try_once(self, watched: bytes | None) -> bool:
+        """Create the lease, over that of a dead holder or one that stayed as it was watched."""
         with locked(self.store):
-            earlier = read_holder(self.store)
-            if earlier is not None and (earlier.is_gone or earlier == watched):
-                log.info("the run was held by %s, which is gone: taking it over", earlier)
+            text = read_text(self.store)
+            earlier = None if text is None else parse_holder(text)
+            if text is not None and (text == watched or (earlier is not None and earlier.is_gone)):
+                who = (
+                    f"held by {earlier}, which is gone" if earlier else "left with a damaged lease"
+                )
+                log.info("the run was %s: taking it over", who)
                 self.store.delete([LEASE])
             return self.create()
 
@@ -187,16 +208,24 @@ class Lease:
         present = read_holder(self.store)  # a repeated request may have met its own file
         return present is not None and present.token == self.holder.token
 
-    def watch(self) -> Holder | None:
-        """Watch a silent holder on another machine for two beats; give it if it stayed silent."""
-        earlier = read_holder(self.store)
-        if earlier is None:
+    def watch(self) -> bytes | None:
+        """Watch a silent holder on another machine, or a damaged lease, for two beats.
+
+        Returns:
+            What lay there; None where it went meanwhile.
+
+        Raises:
+            HeldError: the holder is alive.
+        """
+        text = read_text(self.store)
+        if text is None:
             time.sleep(0.1)
             return None
-        if earlier.expires_in > 0 and not earlier.is_gone:
+        earlier = parse_holder(text)
+        if earlier is not None and earlier.expires_in > 0 and not earlier.is_gone:
             raise held(self.store, earlier)
-        time.sleep(0 if earlier.is_gone else 2 * BEAT_SECONDS)
-        return earlier
+        time.sleep(0 if earlier is not None and earlier.is_gone else 2 * BEAT_SECONDS)
+        return text
 
     def text(self) -> bytes:
         """Write the holder with its progress."""

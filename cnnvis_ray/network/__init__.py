@@ -15,7 +15,7 @@ from cnnvis_ray.network.coverage import (
     covers_head,
     top_predictions,
 )
-from cnnvis_ray.network.device import prepare_device
+from cnnvis_ray.network.device import forward_precision, prepare_device
 from cnnvis_ray.network.layers.table import Layer, LayerTable, format_table, trace_layers
 from cnnvis_ray.network.loading.build import ResolvedNetwork, build_module
 from cnnvis_ray.network.loading.preprocess import Preprocess, from_values
@@ -41,6 +41,7 @@ __all__ = [
     "classifies",
     "covers_head",
     "format_table",
+    "forward_precision",
     "from_values",
     "make_pooling",
     "places",

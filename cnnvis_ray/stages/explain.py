@@ -10,23 +10,17 @@ from cnnvis_ray.cluster import Session
 from cnnvis_ray.config import recipe_of
 from cnnvis_ray.errors import IncompleteError, Refusals, RefusedError
 from cnnvis_ray.explanation import (
-    METHODS,
     CropTask,
     Explainer,
     ExplanationSetup,
     HeatTask,
     Wanted,
     by_unit,
-    check_guided,
-    check_methods,
-    check_target,
-    choose_methods,
     chosen_channels,
-    find_cam_layer,
-    find_kind,
+    decide_setup,
 )
 from cnnvis_ray.ledger import SLOTS, Claim, Pass, Run
-from cnnvis_ray.network import Layer, build_module, check_coverage, covers_head
+from cnnvis_ray.network import Layer
 from cnnvis_ray.stages.cards import write_products
 from cnnvis_ray.stages.extract import statistics_digest
 from cnnvis_ray.stages.job import Job
@@ -101,7 +95,9 @@ def decide(job: Job) -> Explanation:
         RefusedError: nothing is extracted yet, a recipe changed, or the configuration asks for
             what the network does not have.
     """
-    setup = make_setup(job)
+    vision = job.vision
+    shown = job.chosen(job.config.explain.layers)
+    setup = decide_setup(job.config, job.images.source, vision.network, vision.table, shown)
     claims: list[Claim] = []
     tasks: list[Task] = []
     finished: dict[str, set[str]] = {}
@@ -133,47 +129,6 @@ def find_due(
     whole = {unit for unit in done if not job.ledger.markers(owner)[unit].rejects}
     finished[owner.name] = {task.unit for task in planned.values() if task.unit in whole}
     return [task for task in planned.values() if task.unit not in whole]
-
-
-def make_setup(job: Job) -> ExplanationSetup:
-    """Decide what can be explained of this network; log what cannot.
-
-    Raises:
-        RefusedError: the configuration asks for what the network does not have.
-    """
-    config, vision = job.config, job.vision
-    check_methods(config.explain.methods)
-    shown = job.chosen(config.explain.layers)
-    check_coverage(vision.network, vision.table, shown)
-    kind = None
-    methods: list[str] = []
-    cam_layer = ""
-    if covers_head(vision.network, vision.table):
-        output = vision.table.output
-        kind = find_kind(config.explain.output, output, vision.network.categories)
-        assert output is not None
-        check_target(config.explain.target, output)
-        preprocess = vision.network.preprocess
-        methods = choose_methods(config.explain, preprocess.crop)
-        if any(METHODS[name].needs_relu_modules for name in methods):
-            check_guided(methods, build_module(vision.network), preprocess)
-        if any(METHODS[name].needs_layer for name in methods):
-            cam_layer = find_cam_layer(vision.table, config.explain.cam_layer).name
-    else:
-        log.info("explain: the weights have no head, so there are sheets without heat maps")
-    return ExplanationSetup(
-        config.run_dir,
-        config.seed,
-        job.images.source,
-        config.images,
-        config.explain,
-        vision.network,
-        kind,
-        tuple(methods),
-        cam_layer,
-        shown,
-        {layer.name: layer for layer in vision.table.layers},
-    )
 
 
 def find_recipe(job: Job, setup: ExplanationSetup) -> ledger.Recipe:

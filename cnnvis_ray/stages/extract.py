@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -186,7 +186,7 @@ class Extraction:
                 f"{bound:g}; the {rows} rows are kept; see {self.job.store.root}/rejects"
             )
 
-    def crashed_images(self, markers: Sequence[Marker]) -> dict[str, ledger.Value]:
+    def crashed_images(self, markers: Iterable[Marker]) -> dict[str, ledger.Value]:
         """Return the images that ended their workers' processes, with their units."""
         return {
             reject["key"]: marker.unit
@@ -248,7 +248,8 @@ def decide(job: Job) -> Extraction:
     finished = {
         name: done & live for claim in claims for name, done in job.ledger.finished(claim).items()
     }
-    return Extraction(job, *claims, forgotten, grown, changes, segment, finished)
+    images, features = claims
+    return Extraction(job, images, features, forgotten, grown, changes, segment, finished)
 
 
 def changed(records: Ledger, wanted: Pass) -> bool:

@@ -5,31 +5,35 @@ after every stage has decided.
 """
 
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
 import pyarrow as pa
 
 from cnnvis_ray import ledger
-from cnnvis_ray.config import Config, Maximize, dump_config
+from cnnvis_ray.config import Config, Maximize, dump_config, parse_config
 from cnnvis_ray.errors import Refusals, RefusedError
-from cnnvis_ray.images import Labels, Listing, Source, check_labels, open_source, read_labels
+from cnnvis_ray.images import Labels, Listing, Source, open_source
 from cnnvis_ray.ledger import Ledger, Recipe
 from cnnvis_ray.network import (
     Layer,
     LayerTable,
+    Preprocess,
     ResolvedNetwork,
     build_module,
     classifies,
     covers_head,
     resolve_network,
+    skeleton,
     trace_layers,
 )
 from cnnvis_ray.storage import Store
 
 PACKAGES = ("cnnvis_ray", "ray", "torch", "torchvision", "numpy", "pyarrow", "openTSNE", "pillow")
 CONFIG = "config.yaml"
+WITH_WEIGHTS = {"extract", "maximize", "explain", "place"}
+"""The stages that compute with the network; the others only name its layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +166,14 @@ def open_job(
         RefusedError: every reason at once.
     """
     refusals = Refusals()
+    store = Store(config.run_dir)
     found: list[Images] = []
     with refusals.gather():
         found.append(open_images(config))
     with refusals.gather():
-        vision = open_vision(config)
+        light = None if WITH_WEIGHTS & set(stages) else name_layers(config, store)
+        vision = light or open_vision(config)
     refusals.raise_all()
-    store = Store(config.run_dir)
     job = Job(config, store, Ledger(store), found[0], vision, stages, frozenset(replace), keep)
     roots = {
         str(owner.recipe["root"])
@@ -181,10 +186,9 @@ def open_job(
 
 def open_images(config: Config) -> Images:
     """List the source and read its labels."""
-    source = open_source(config.images)
-    listing, labels = source.list(), read_labels(config.images, source)
-    check_labels(config.images, labels, listing.keys())
-    return Images(source, listing, labels)
+    source = open_source(config.images, config.run_dir)
+    listing = source.list()
+    return Images(source, listing, source.read_labels(config.images, listing))
 
 
 def open_vision(config: Config) -> Vision:
@@ -193,6 +197,28 @@ def open_vision(config: Config) -> Vision:
     table = trace_layers(build_module(network), network.preprocess, network.name)
     layers = tuple(table.select(config.layers))
     return Vision(network, table, layers, keeps_predictions(config, network, table))
+
+
+def name_layers(config: Config, store: Store) -> Vision | None:
+    """Name the layers of a run's own network without its weights, from run.json.
+
+    Returns:
+        None where the network is not the one that the run's configuration names.
+    """
+    identity = ledger.read_identity(store)
+    if identity is None or not store.exists(CONFIG):
+        return None
+    if parse_config(store.read(CONFIG), CONFIG).network != config.network:
+        return None
+    known = identity["network.preprocess"]
+    assert isinstance(known, Mapping)
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in known.items()}
+    preprocess = Preprocess(**values)  # type: ignore[arg-type]
+    name, state_hash = config.network.name, str(identity["network.weights (sha256)"])
+    network = ResolvedNetwork(name, config.network.weights, {}, state_hash, preprocess, None, {})
+    module, _ = skeleton(name, preprocess)
+    table = trace_layers(module, preprocess, name)
+    return Vision(network, table, tuple(table.select(config.layers)), False)
 
 
 def keeps_predictions(config: Config, network: ResolvedNetwork, table: LayerTable) -> bool:

@@ -129,8 +129,8 @@ def decide(job: Job) -> Maximization:
             wanted = Pass("maximize", find_recipe(job, recipe), (layer.name,), "", recipe.name)
             claim = job.ledger.claim(wanted, "maximize" in job.replace)
             (done,) = job.ledger.finished(claim).values()
-            units = tuple(ledger.channel_units(set(channels), done))
-            found.append(LayerPictures(layer, recipe, claim, units))
+            due = tuple(ledger.channel_units(set(channels), done))
+            found.append(LayerPictures(layer, recipe, claim, due))
     refusals.raise_all()
     network = vision.network
     setup = MaximizerSetup(

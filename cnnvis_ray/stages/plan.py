@@ -24,7 +24,7 @@ from cnnvis_ray.images import cut
 from cnnvis_ray.ledger import ImageUnit, Ledger, Pass
 from cnnvis_ray.ledger.plan import placed
 from cnnvis_ray.network import Layer, check_coverage, make_pooling
-from cnnvis_ray.reduction.memory import available_bytes
+from cnnvis_ray.reduction import available_bytes
 from cnnvis_ray.stages.extract import check_pooling, extraction_setup
 from cnnvis_ray.stages.job import Images, Vision, open_images, open_vision
 from cnnvis_ray.storage import Store

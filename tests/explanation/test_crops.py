@@ -132,7 +132,12 @@ def test_channels_of_cards(asked: str | list[int], chosen: list[int]) -> None:
     assert chosen_channels(asked, 4, "features.3") == chosen
 
 
-@pytest.mark.parametrize("asked", ["5:2", "4:8", [], [4, 5]])
+def test_a_range_that_is_none_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r'explain.channels: 5:2 is not a range; use "2:5"'):
+        chosen_channels("5:2", 4, "features.3")
+
+
+@pytest.mark.parametrize("asked", ["4:8", [], [4, 5]])
 def test_channels_that_name_none_are_refused(asked: str | list[int]) -> None:
     with pytest.raises(
         RefusedError, match=r'explain.channels: .*no channel of features.3 \(4 channels.*"0:4"'

@@ -177,7 +177,7 @@ def test_an_entry_in_the_dict_is_all_that_a_method_needs(monkeypatch: pytest.Mon
 def test_an_unknown_method_is_refused_with_the_near_ones() -> None:
     with pytest.raises(
         RefusedError,
-        match=r"explain.methods: 'grad-cam' is unknown; did you mean grad_cam.*'lime'",
+        match=r"(?s)explain.methods: 'grad-cam' is unknown; did you mean grad_cam.*'lime'",
     ):
         check_methods(["saliency", "grad-cam", "lime"])
 

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from cnnvis_ray.config import Images
 from cnnvis_ray.errors import ImageRejectedError, RefusedError
 from cnnvis_ray.images import Entry, cut, decode, images_of, open_source
-from cnnvis_ray.images.hdf5 import Hdf5Reader
+from cnnvis_ray.images.hdf5 import MAX_CACHE_BYTES, Hdf5Reader, cache_for, inspect
 from cnnvis_ray.images.rows import choose_rows, entries_of, keys_of, row_of
-from cnnvis_ray.images.stacks import MAX_CACHE_BYTES, cache_for, inspect
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 3), dtype=np.uint8)
 

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 import cnnvis_ray
-from cnnvis_ray import ledger
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import IncompleteError, RefusedError
 from cnnvis_ray.ledger import Run
@@ -38,7 +37,7 @@ def shas(run: Run, stage: str) -> dict[str, str]:
     return {
         file.path.rsplit(".", 2)[0]: file.sha256
         for owner in run.passes(stage)
-        for marker in ledger.read_markers(run.store, owner)
+        for marker in run.ledger.markers(owner).values()
         for file in marker.files
     }
 
@@ -256,4 +255,4 @@ def test_predictions_that_cannot_be_are_refused(
 ) -> None:
     write_photos(tmp_path / "photos", 5)
     with pytest.raises(RefusedError, match=r"extract\.predictions"):
-        open_job(configured("extract.predictions=true", NETWORK))
+        open_job(configured("extract.predictions=true", NETWORK), ("extract",))

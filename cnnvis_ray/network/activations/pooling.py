@@ -116,13 +116,18 @@ class Pooling:
         """Whether the run's seed changes the features."""
         return POOLINGS[self.name].seeded
 
+    @property
+    def per_channel(self) -> bool:
+        """Whether `channel_values` can be had; a sketch mixes channels."""
+        return POOLINGS[self.name].per_channel
+
     def width(self, channels: int, height: int | None, width: int | None) -> int:
         """Return D, the length of a feature; height and width are None for a vector layer."""
         return POOLINGS[self.name].width((channels, height or 1, width or 1), self.argument)
 
     def channel_values(
         self, features: NDArray[np.floating], shape: Sequence[int]
-    ) -> NDArray[np.float32] | None:
+    ) -> NDArray[np.float32]:
         """Reduce stored features to one number per channel.
 
         Args:
@@ -131,10 +136,13 @@ class Pooling:
 
         Returns:
             Shape ``[image, channels]``: what the pooling keeps of each channel, averaged (means
-            over the map; maxima for ``max``). None where the pooling mixes channels.
+            over the map; maxima for ``max``).
+
+        Raises:
+            RefusedError: the pooling mixes channels (see `per_channel`).
         """
-        if not POOLINGS[self.name].per_channel:
-            return None
+        if not self.per_channel:
+            raise RefusedError(f"pooling {self.name} keeps no channels apart; extract with mean")
         rows = features.reshape(len(features), shape[0], features.shape[1] // shape[0])
         return np.asarray(rows.astype(np.float32).mean(axis=2))
 

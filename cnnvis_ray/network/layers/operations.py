@@ -115,7 +115,7 @@ def elements_before(shape: Sequence[int]) -> list[int]:
 
 
 def select(operation: Operation) -> Track:
-    """Take one index of a dimension, which disappears."""
+    """Select one index of a dimension, which disappears."""
     gone = operation.dims("dim")[0]
     return operation.tracks[0].move(lambda dim: None if dim == gone else dim - (dim > gone))
 
@@ -127,7 +127,7 @@ def unsqueeze(operation: Operation) -> Track:
 
 
 def part(operation: Operation) -> Track:
-    """Take a part along one dimension; a part of the rows or columns is not followed."""
+    """Select a part along one dimension; a part of the rows or columns is not followed."""
     track = operation.tracks[0]
     cut = track.mixes(operation.dims("dim")) and operation.output.shape != operation.shape
     return track.whole() if cut else track

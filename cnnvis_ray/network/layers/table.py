@@ -91,7 +91,7 @@ class LayerTable:
         network: its name, for messages.
         layers: those whose output is a batch of vectors, tokens or maps, by first completion.
         used: parameters and buffers in the order of their first use in a forward pass.
-        output: shape of the network's own output for one image; None where it is no tensor.
+        output: shape of the network's own output for one image; None where it is not a tensor.
     """
 
     network: str
@@ -205,6 +205,7 @@ def is_layer(completion: Completion) -> bool:
 
 
 def layer_of(name: str, aliases: tuple[str, ...], kind: str, completion: Completion) -> Layer:
+    """Combine what the trace saw of one layer."""
     shape, track = completion.shape, completion.track
     axis = 2 if len(shape) == 3 else 1
     if track is not None and track.channels is not None and track.channels > 0:
@@ -240,6 +241,7 @@ def format_table(table: LayerTable) -> str:
 
 
 def cells(layer: Layer) -> tuple[str, ...]:
+    """Write the cells of one layer."""
     size = f"{layer.height} x {layer.width}" if layer.height is not None else "-"
     seen = layer.receptive_field
     return (

@@ -49,7 +49,7 @@ class Trace:
     Attributes:
         completions: by module name, in the order of the first completion.
         used: names of parameters and buffers in the order of their first use.
-        output: shape of the network's own output, batch first; None where it is no tensor.
+        output: shape of the network's own output, batch first; None where it is not a tensor.
     """
 
     completions: dict[str, Completion]

@@ -65,13 +65,14 @@ class Preprocess:
         """Cut the middle out of a very long image, so that resizing needs bounded memory.
 
         An image whose longer side stays below 16 times the larger of ``resize`` and ``crop`` is
-        returned as it is. A longer one keeps that much of its middle, which is far more than the
-        crop shows; the crop may then lie beside torchvision's by up to one pixel of the source.
+        returned as it is. A longer one keeps that much of its middle, which is more than the crop
+        shows; rounded sizes may then move the crop by a pixel against torchvision's.
         """
         width, height = image.size
         longest = LONGEST_SIDES * max(self.resize, self.crop) * min(width, height) // self.resize
         if max(width, height) <= longest:
             return image
+        longest += (max(width, height) - longest) % 2  # the same middle
         left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
         return image.crop((left, top, min(width, left + longest), min(height, top + longest)))
 

@@ -27,7 +27,7 @@ from torchvision.models import WeightsEnum
 
 from cnnvis_ray.errors import RefusedError, near
 from cnnvis_ray.network.loading.preprocess import Preprocess
-from cnnvis_ray.storage import StoreError, check_address, locate, told
+from cnnvis_ray.storage import StoreError, check_address, locate, store_errors
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
@@ -77,7 +77,7 @@ def read_bytes(path: str) -> bytes:
     """Read all of a path or URI; errors of any file system in one line, without credentials."""
     try:
         file_system, place = locate(path)
-        with told(path), file_system.open(place, "rb") as stream:
+        with store_errors(path), file_system.open(place, "rb") as stream:
             content = stream.read()
     except (OSError, RefusedError, ValueError) as failure:
         reason = failure.strerror if isinstance(failure, StoreError) else failure

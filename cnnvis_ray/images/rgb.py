@@ -19,7 +19,7 @@ UNRANGED = {
     "F": "floating-point values",
     "LAB": "CIELAB colours",
 }
-"""PIL's modes whose values have no stated way to 8 bits; said in a reject's reason."""
+"""PIL's modes whose values have no stated conversion to 8 bits, as in a reject's reason."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -43,13 +43,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def high_bytes(image: Image.Image) -> np.ndarray:
-    """Keep the eight highest of the bits that a grey image states."""
+    """Return the eight highest of the bits that a grey image states."""
     values = np.asarray(image)
     return (values >> (bits_of(image) - 8)).astype(np.uint8)
 
 
 def bits_of(image: Image.Image) -> int:
-    """Say how many bits a sample has: 16, unless a TIFF states 12."""
+    """Return the bits of a sample: 16, unless a TIFF states 12."""
     if isinstance(image, TiffImageFile):
         return int(image.tag_v2[BITSPERSAMPLE][0])
     return 16

@@ -1,7 +1,7 @@
-"""What file systems and object stores say when they fail, as one `StoreError` in words of ours.
+"""Failures of file systems and object stores as one `StoreError` with a message of ours.
 
 Nothing of a store's own text is kept but its error code: it may repeat endpoints, signatures and
-key ids. A missing file stays `FileNotFoundError`; a missing bucket is none, or a run would take
+key ids. A missing file stays a `FileNotFoundError`; a missing bucket does not, or a run would take
 its absence for an empty folder.
 """
 
@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cnnvis_ray.storage.places import public
+from cnnvis_ray.storage.addresses import redact
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 LIBRARIES = frozenset({"botocore", "aiobotocore", "aiohttp", "gcsfs", "google"})
-"""Packages whose exceptions are no `OSError` and mean that a store is in trouble."""
+"""Packages whose exceptions are not `OSError` and mean that a store fails."""
 
 CODES = {
     "NoSuchBucket": (errno.ENODEV, "the bucket does not exist; create it or correct the name"),
@@ -47,12 +47,12 @@ AGAIN = "what is committed stays: run the same command again when it works"
 
 
 class StoreError(OSError):
-    """A store or disk that fails, in words of ours: errno, what to do, the place."""
+    """A store or disk that fails: errno, what to do, the address."""
 
 
 @contextmanager
-def told(address: str) -> Iterator[None]:
-    """Turn what goes wrong with a place into one `StoreError` that names it and says what to do.
+def store_errors(address: str) -> Iterator[None]:
+    """Turn the failures of an address into one `StoreError` that names it and says what to do.
 
     Raises:
         FileNotFoundError: a file is not there; as it was.
@@ -63,24 +63,24 @@ def told(address: str) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as failure:
-        better = reworded(failure, address)
+        better = store_error(failure, address)
         if better is None:
             raise
         raise better from None
     except Exception as failure:
         if type(failure).__module__.partition(".")[0] not in LIBRARIES:
             raise
-        raise reworded(failure, address) or failure from None
+        raise store_error(failure, address) or failure from None
 
 
-def reworded(failure: BaseException, address: str) -> StoreError | None:
-    """Say a failure in words of ours; None where the system's own are good."""
+def store_error(failure: BaseException, address: str) -> StoreError | None:
+    """Return a failure as `StoreError`, or None where the system's own message is good."""
     remote = "://" in address
     number = failure.errno if isinstance(failure, OSError) else None
     if number in FULL:
         where = f"for a temporary file in {tempfile.gettempdir()} (TMPDIR)" if remote else "there"
         text = f"no space left {where}; free some, {AGAIN}"
-        return StoreError(errno.ENOSPC, text, public(address))
+        return StoreError(errno.ENOSPC, text, redact(address))
     if not remote:
         return None
     code = error_code(failure)
@@ -88,19 +88,19 @@ def reworded(failure: BaseException, address: str) -> StoreError | None:
         return None
     kind = type(failure).__name__
     if code in CODES or kind in KINDS:
-        return StoreError(*(CODES.get(code) or KINDS[kind]), public(address))
+        return StoreError(*(CODES.get(code) or KINDS[kind]), redact(address))
     text = f"the store answers {code or kind}; {AGAIN}"
     denied = isinstance(failure, PermissionError)
-    return StoreError(errno.EACCES if denied else errno.EIO, text, public(address))
+    return StoreError(errno.EACCES if denied else errno.EIO, text, redact(address))
 
 
-def filled(failure: OSError) -> bool:
-    """Whether a disk was full for a file that has no name yet, as in writing a handle."""
+def is_disk_full(failure: OSError) -> bool:
+    """Whether a disk was full for a file without a name yet, as in writing to a handle."""
     return failure.errno in FULL and failure.filename is None and failure.filename2 is None
 
 
 def error_code(failure: BaseException | None) -> str:
-    """Find the store's own error code in a failure or what caused it."""
+    """Return the store's own error code of a failure or its cause, or an empty text."""
     while failure is not None:
         response = getattr(failure, "response", None)
         if isinstance(response, dict) and "Error" in response:

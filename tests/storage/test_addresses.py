@@ -5,8 +5,8 @@ from datetime import datetime
 import pytest
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.storage import Store, public, version_of
-from cnnvis_ray.storage.places import check_address, options
+from cnnvis_ray.storage import Store, redact, version_of
+from cnnvis_ray.storage.addresses import check_address, options
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from cnnvis_ray.storage.places import check_address, options
     ],
 )
 def test_what_may_be_secret_is_struck_out(address: str, shown: str) -> None:
-    assert public(address) == shown
+    assert redact(address) == shown
 
 
 @pytest.mark.parametrize(

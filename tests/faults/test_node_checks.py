@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cnnvis_ray.errors import CnnvisError, RefusedError
-from cnnvis_ray.stages import reaching
+from cnnvis_ray.stages import node_checks
 from cnnvis_ray.stages.job import Job, open_job
-from cnnvis_ray.stages.reaching import Probe, check_nodes, check_seen, reach
+from cnnvis_ray.stages.node_checks import Probe, check_nodes, check_seen, reach
 from tests.faults.conftest import small_run
 from tests.stages.conftest import write_photos
 
@@ -16,7 +16,9 @@ from tests.stages.conftest import write_photos
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     write_photos(tmp_path / "photos", 3)
-    return open_job(small_run(tmp_path))
+    opened = open_job(small_run(tmp_path), ("extract",))
+    opened.write()
+    return opened
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_a_worker_does_not_start_where_the_run_is_not_seen(job: Job, tmp_path: P
 
 def test_the_driver_refuses_by_node(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"192.0.2.1": "does not see it", "192.0.2.2": "probe/never-written"}
-    monkeypatch.setattr(reaching, "on_every_node", lambda function, probe: answers)
+    monkeypatch.setattr(node_checks, "on_every_node", lambda function, probe: answers)
     with pytest.raises(RefusedError) as refused:
         check_nodes(job)
     assert "node 192.0.2.1: does not see it" in str(refused.value)
@@ -59,6 +61,6 @@ def test_nodes_that_reach_everything_pass(job: Job, monkeypatch: pytest.MonkeyPa
     def here(function: object, probe: Probe) -> dict[str, str]:
         return {"192.0.2.1": reach(probe), "192.0.2.2": reach(probe)}
 
-    monkeypatch.setattr(reaching, "on_every_node", here)
+    monkeypatch.setattr(node_checks, "on_every_node", here)
     check_nodes(job)
     assert not job.store.exists("probe")

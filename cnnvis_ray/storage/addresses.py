@@ -2,8 +2,8 @@
 
 Object stores take credentials and endpoint from the environment (``AWS_ACCESS_KEY_ID``,
 ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION_CREDENTIALS``), never from an
-address, since addresses stand in run.json, logs and errors. Listings are never cached: a driver
-must see what its workers wrote. s3 is tested against a real server (moto), gs is untested.
+address, since addresses are written to run.json, logs and errors. Listings are never cached: a
+driver must see what its workers wrote. s3 is tested against a real server (moto), gs is untested.
 """
 
 import os
@@ -32,7 +32,7 @@ WITH_QUERY = ("s3", "s3a", "gs", "gcs", "http", "https")
 
 
 def check_address(address: str) -> None:
-    """Refuse an address that carries credentials, without repeating them.
+    """Refuse an address that carries credentials; the message does not repeat them.
 
     Raises:
         RefusedError: it holds ``user:password@`` or a query (a signature, a token).
@@ -40,27 +40,23 @@ def check_address(address: str) -> None:
     protocol, mark, rest = address.partition("://")
     if not mark:
         return
-    signed = protocol in WITH_QUERY and ("?" in rest or "#" in rest) and not globbed(rest)
+    # a question mark alone is that of a pattern, like s3://bucket/00?.tar
+    signed = protocol in WITH_QUERY and ("#" in rest or ("?" in rest and "=" in rest))
     if "@" in rest.partition("/")[0] or signed:
         raise RefusedError(
-            f"the address {public(address)!r} carries credentials or a query, which would be "
+            f"the address {redact(address)!r} carries credentials or a query, which would be "
             "stored with the run; take them out and set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
         )
 
 
-def globbed(rest: str) -> bool:
-    """Whether the question marks of an address are those of a pattern, like ``a/00?.tar``."""
-    return "=" not in rest and "#" not in rest
-
-
-def public(address: str) -> str:
-    """Strike what may be secret out of an address."""
+def redact(address: str) -> str:
+    """Return an address without what may be secret in it."""
     return SECRETS.sub(lambda found: "***@" if found[0].endswith("@") else "?***", address)
 
 
 def locate(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Find the file system of an address, and its path there (fsspec keeps one instance each).
+    """Return the file system of an address and its path there (fsspec keeps one instance each).
 
     Raises:
         RefusedError: the address carries credentials, its protocol is unknown, or the package
@@ -81,22 +77,17 @@ def locate(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def options(protocol: str) -> dict[str, object]:
-    """Say how a file system is opened."""
+    """Return the arguments that a file system is opened with."""
     if protocol in ("s3", "s3a"):
+        attempts = {} if "AWS_MAX_ATTEMPTS" in os.environ else {"total_max_attempts": ATTEMPTS}
+        retries = {"mode": "standard", **attempts}
         timeouts = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
         return {
             "use_listings_cache": False,
             "default_block_size": BLOCK_BYTES,
-            "config_kwargs": {**timeouts, "retries": retries()},
+            "config_kwargs": {**timeouts, "retries": retries},
         }
     return {"use_listings_cache": False} if protocol in ("gs", "gcs") else {}
-
-
-def retries() -> dict[str, object]:
-    """Say how often botocore tries a request that met a busy or silent store."""
-    if "AWS_MAX_ATTEMPTS" in os.environ:
-        return {"mode": "standard"}
-    return {"mode": "standard", "total_max_attempts": ATTEMPTS}
 
 
 def is_local(file_system: fsspec.AbstractFileSystem) -> bool:
@@ -105,7 +96,7 @@ def is_local(file_system: fsspec.AbstractFileSystem) -> bool:
 
 
 def version_of(info: Mapping[str, object]) -> str:
-    """Say what changes when an object's content does: its size and ETag, or its size and time."""
+    """Return what changes with an object's content: its size and ETag, or its size and time."""
     for name in ("ETag", "etag", "md5Hash", "mtime", "created", "LastModified"):
         if info.get(name) is not None:
             return f"{info['size']}-{str(info[name]).strip(chr(34))}"

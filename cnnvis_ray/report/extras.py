@@ -1,6 +1,7 @@
 """What a run may have beyond rows, maps and channels: heat, neighbours, mosaics and rejects."""
 
 import io
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.compute as pc
@@ -149,8 +150,9 @@ def exact_neighbours(run: Run, catalogue: Catalogue, layer: str) -> NDArray[np.i
 
 def make_mosaic(run: Run, name: str) -> list[ShardFile]:
     """Cut a mosaic's PNG to a pyramid of JPEG tiles, and describe it for the viewer."""
-    with run.store.open(f"mosaic/{name}.png") as file:
-        data = file.read()
+    if run.store.exists(f"mosaic/{name}.dzi"):
+        return copy_pyramid(run, name)
+    data = run.store.read(f"mosaic/{name}.png")
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the run's own picture
     try:
         with Image.open(io.BytesIO(data)) as opened:
@@ -170,7 +172,25 @@ def make_mosaic(run: Run, name: str) -> list[ShardFile]:
         level -= 1
         smaller = ((image.width + 1) // 2, (image.height + 1) // 2)
         image = image.resize(smaller, Image.Resampling.BOX)
-    value = {"width": width, "height": height, "tile": DEEP_TILE}
+    value = {"width": width, "height": height, "tile": DEEP_TILE, "overlap": 0}
+    return [*files, write_piece(run.store, f"mosaics/{slug(name)}", value)]
+
+
+def copy_pyramid(run: Run, name: str) -> list[ShardFile]:
+    """Copy a mosaic that is a Deep Zoom pyramid, so that the report is one folder."""
+    described = ElementTree.fromstring(run.store.read(f"mosaic/{name}.dzi"))
+    size = next(child for child in described if child.tag.endswith("Size"))
+    start = f"mosaic/{name}_files/"
+    files = []
+    for path in run.store.files(start.rstrip("/")):
+        copy = f"{FOLDER}/mosaic/{slug(name)}_files/{path.removeprefix(start)}"
+        files.append(write_bytes(run.store, copy, run.store.read(path)))
+    value = {
+        "width": int(size.attrib["Width"]),
+        "height": int(size.attrib["Height"]),
+        "tile": int(described.attrib["TileSize"]),
+        "overlap": int(described.attrib["Overlap"]),
+    }
     return [*files, write_piece(run.store, f"mosaics/{slug(name)}", value)]
 
 

@@ -35,6 +35,9 @@ from cnnvis_ray.report.pieces import FOLDER, Part, digest, pack, short, slug, wr
 from cnnvis_ray.storage import ShardFile, write_bytes
 
 MADE = f"{FOLDER}/made.json"
+PRODUCTS = {"maximization": "catalogue", "explanation": "cards"}
+"""The stage whose markers name a folder's merged files, where it has another name."""
+
 RECORD_SECONDS = 5.0  # at most so much work is done twice after a kill
 LARGE_UP_TO = 200_000  # images that get sheets of 128 pixels: 0.6 GB at most
 
@@ -196,10 +199,12 @@ def plan_rest(run: Run, catalogue: Catalogue) -> Iterator[Part]:
         classes = content(run, "explanation/classes.parquet")
         yield Part("heat", "all", digest(shown_digest(catalogue), heat, classes))
     for name in mosaics_of(run):
-        yield Part("mosaic", name, digest(content(run, f"mosaic/{name}.png")))
-    rejects = [(file.sha256, file.rows) for file in run.files("images", "rejects")]
-    if sum(rows for _, rows in rejects):
-        yield Part("rejects", "all", digest([sha for sha, _ in rejects]))
+        files = run.files("mosaic", "mosaic")
+        own = [file.sha256 for file in files if file.path.startswith((f"mosaic/{name}.", f"mosaic/{name}_files/"))]
+        yield Part("mosaic", name, digest(own))
+    rejects = [file.sha256 for file in run.files("images", "rejects") if file.rows]
+    if rejects:
+        yield Part("rejects", "all", digest(rejects))
 
 
 def shown_digest(catalogue: Catalogue) -> str:
@@ -209,9 +214,13 @@ def shown_digest(catalogue: Catalogue) -> str:
 
 
 def content(run: Run, path: str) -> str | None:
-    """Digest a file's content; None where there is none."""
+    """Return a file's digest from its marker, or from its content; None where there is none."""
     if not run.store.exists(path):
         return None
+    folder = path.split("/")[0]
+    for file in run.files(PRODUCTS.get(folder, folder), folder):
+        if file.path == path:
+            return file.sha256
     return hashlib.sha256(run.store.read(path)).hexdigest()
 
 
@@ -227,8 +236,9 @@ def natural(layer: str) -> list[tuple[int, str]]:
 
 
 def mosaics_of(run: Run) -> list[str]:
-    """List the run's mosaics that are one PNG."""
-    return [name[:-4] for name in run.store.names("mosaic") if name.endswith(".png")]
+    """List the run's mosaics, each one PNG or a Deep Zoom pyramid."""
+    names = run.store.names("mosaic")
+    return sorted({name[:-4] for name in names if name.endswith((".png", ".dzi"))})
 
 
 def write_report(

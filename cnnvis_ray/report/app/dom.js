@@ -48,7 +48,7 @@ function show(number, digits = 3) {
 }
 
 function percent(share) {
-  if (share === null || share === undefined) return "–";
+  if (typeof share !== "number") return "–";
   return (100 * share).toFixed(share < 0.0995 ? 1 : 0) + " %";
 }
 

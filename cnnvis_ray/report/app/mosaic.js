@@ -14,7 +14,7 @@ async function showMosaic([text], query, main) {
     h("button", { type: "button", "aria-label": "Zoom in", onclick: () => zoom(1.6) }, "+"), h("button", { type: "button", "aria-label": "Zoom out", onclick: () => zoom(1 / 1.6) }, "−"), h("button", { type: "button", onclick: () => viewer.viewport.goHome() }, "Whole mosaic")), box]);
   // Its WebGL drawer stays blank on file://, and a description by address would be a request.
   viewer = OpenSeadragon({ element: box, drawer: "canvas", showNavigationControl: false, animationTime: 0.4, maxZoomPixelRatio: 2, gestureSettingsMouse: { clickToZoom: false },
-    tileSources: { width: size.width, height: size.height, tileSize: size.tile, tileOverlap: 0, minLevel: 8, getTileUrl: (level, x, y) => `mosaic/${found[1]}_files/${level}/${x}_${y}.jpg` } });
+    tileSources: { width: size.width, height: size.height, tileSize: size.tile, tileOverlap: size.overlap, minLevel: 8, getTileUrl: (level, x, y) => `mosaic/${found[1]}_files/${level}/${x}_${y}.jpg` } });
   leave(() => viewer.destroy());
 }
 

@@ -1,7 +1,7 @@
 // The run's data by image number, and pictures cut from sheets.
 "use strict";
 
-const app = { run: null, pages: {}, starts: [], selection: null, focus: null, keys: [] };
+var app = { run: null, pages: {}, starts: [], selection: null, focus: null, keys: [] };
 
 function prepare(run) {
   app.run = run;

@@ -52,11 +52,11 @@ def make_images(
         "top": top,
     }
     files = [write_piece(store, f"keys/{name}", keys), write_piece(store, f"images/{name}", rows)]
-    thumbnails = [value.as_py() for value in table["thumbnail"]]
-    pictures = [square(data, TILE) for data in thumbnails]
+    thumbnails = [decode(value.as_py()) for value in table["thumbnail"]]
+    pictures = [square(image, TILE) for image in thumbnails]
     files.extend(write_sheets(store, f"sheets/images/{name}", pictures, TILE, COLUMNS, QUALITY))
     if large:
-        whole = [fitted(data, LARGE) for data in thumbnails]
+        whole = [fitted(image, LARGE) for image in thumbnails]
         path = f"sheets/large/{name}"
         files.extend(write_sheets(store, path, whole, LARGE, LARGE_COLUMNS, LARGE_QUALITY))
     return files
@@ -76,10 +76,14 @@ def collect_top(rows: Iterable[list[dict[str, object]] | None]) -> tuple[list[st
     return list(names), top
 
 
-def square(data: bytes, side: int) -> Image.Image:
-    """Decode the central square of a thumbnail, shrunk or enlarged to a side."""
+def decode(data: bytes) -> Image.Image:
+    """Decode a stored picture."""
     with Image.open(io.BytesIO(data)) as opened:
-        image = opened.convert("RGB")
+        return opened.convert("RGB")
+
+
+def square(image: Image.Image, side: int) -> Image.Image:
+    """Cut the central square of a picture, shrunk or enlarged to a side."""
     shorter = min(image.size)
     left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
     box = (left, top, left + shorter, top + shorter)
@@ -87,10 +91,8 @@ def square(data: bytes, side: int) -> Image.Image:
     return image.resize((side, side), method, box, reducing_gap=2.0)
 
 
-def fitted(data: bytes, longest: int) -> Image.Image:
-    """Decode a whole thumbnail so that its longer side has so many pixels."""
-    with Image.open(io.BytesIO(data)) as opened:
-        image = opened.convert("RGB")
+def fitted(image: Image.Image, longest: int) -> Image.Image:
+    """Shrink or enlarge a whole picture so that its longer side has so many pixels."""
     longer = max(image.size)
     width, height = (max(1, (2 * longest * side + longer) // (2 * longer)) for side in image.size)
     method = Image.Resampling.BILINEAR if longer >= longest // 2 else Image.Resampling.NEAREST

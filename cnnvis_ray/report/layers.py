@@ -1,7 +1,6 @@
 """A layer's channels: what each wants to see, what it saw, its numbers and its neighbours."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from cnnvis_ray.channels.histograms import NUM_BINS, middles
 from cnnvis_ray.ledger import Run
 from cnnvis_ray.ledger.reading import read_features
 from cnnvis_ray.report.catalogue import Catalogue
-from cnnvis_ray.report.images import jpeg, square, write_sheets
+from cnnvis_ray.report.images import decode, jpeg, square, write_sheets
 from cnnvis_ray.report.pieces import pack, short, shorts, slug, write_piece
 from cnnvis_ray.storage import ShardFile, Store, read_table
 
@@ -141,7 +140,7 @@ def make_layer(
     name = slug(layer)
     store = run.store
     files = [write_piece(store, f"layers/{name}", table)]
-    tiles = [square(pictures[channel]["picture"], PICTURE) for channel in sorted(pictures)]
+    tiles = [square(decode(pictures[channel]["picture"]), PICTURE) for channel in sorted(pictures)]
     files.extend(
         write_sheets(store, f"sheets/pictures/{name}", tiles, PICTURE, PICTURE_COLUMNS, 80)
     )
@@ -275,8 +274,7 @@ def read_pictures(run: Run, layer: str) -> dict[int, dict]:
 
 def describe_picture(row: dict) -> dict[str, object]:
     """Lay out one picture with its numbers and its curve."""
-    with Image.open(io.BytesIO(row["picture"])) as opened:
-        image = opened.convert("RGB")
+    image = decode(row["picture"])
     image.thumbnail((LONGEST_PICTURE, LONGEST_PICTURE))
     return {
         "size": list(image.size),
@@ -325,7 +323,7 @@ def write_crops(store: Store, name: str, crops: Mapping[int, Sequence[dict]]) ->
     empty = Image.new("RGB", (CROP, CROP), (128,) * 3)
     tiles = []
     for channel in sorted(crops):
-        best = [square(base64.b64decode(crop["jpeg"]), CROP) for crop in crops[channel][:CROPS]]
+        best = [square(decode(base64.b64decode(crop["jpeg"])), CROP) for crop in crops[channel][:CROPS]]
         tiles.extend(best + [empty] * (CROPS - len(best)))
     return write_sheets(store, f"sheets/crops/{name}", tiles, CROP, CROP_COLUMNS, 70)
 

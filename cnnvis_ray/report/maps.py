@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 
 from cnnvis_ray.ledger import Run
 from cnnvis_ray.report.catalogue import Catalogue
-from cnnvis_ray.report.images import square, write_sheets
+from cnnvis_ray.report.images import decode, square, write_sheets
 from cnnvis_ray.report.pieces import pack, short, slug, write_piece
 from cnnvis_ray.storage import ShardFile, read_table
 
@@ -170,7 +170,7 @@ def write_representatives(
         place = dict(zip(table["image_id"].to_pylist(), range(table.num_rows), strict=True))
         for image in own.tolist():
             row = place[int(catalogue.image_id[image])]
-            pictures[image] = square(table["thumbnail"][row].as_py(), LOD)
+            pictures[image] = square(decode(table["thumbnail"][row].as_py()), LOD)
     files = []
     for cells, points in chosen.items():
         tiles = [pictures[image] for image in index[points].tolist()]

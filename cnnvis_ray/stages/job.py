@@ -14,7 +14,14 @@ import pyarrow as pa
 from cnnvis_ray import ledger
 from cnnvis_ray.config import Config, Maximize, dump_config, parse_config
 from cnnvis_ray.errors import Refusals, RefusedError
-from cnnvis_ray.images import Labels, Listing, Source, open_source
+from cnnvis_ray.images import (
+    Labels,
+    Listing,
+    Source,
+    absolute_source,
+    is_same_source,
+    open_source,
+)
 from cnnvis_ray.ledger import Ledger, Recipe
 from cnnvis_ray.network import (
     Layer,
@@ -68,6 +75,7 @@ class Job:
         stages: what the verb goes through.
         replace: stages whose work is done again.
         keep: whether the configuration becomes the run's.
+        source: the identity of the source, as the run stores it.
         keys: image_id and key of every usable image, once they are known.
     """
 
@@ -79,6 +87,7 @@ class Job:
     stages: tuple[str, ...]
     replace: frozenset[str]
     keep: bool
+    source: str
     keys: pa.Table | None = field(default=None)
 
     @property
@@ -86,7 +95,7 @@ class Job:
         """What makes a run this run and no other."""
         network = self.vision.network
         return {
-            "images.source": self.images.source.identity,
+            "images.source": self.source,
             "network.name": network.name,
             "network.weights (sha256)": network.state_hash,
             "network.preprocess": preprocess_recipe(network),
@@ -166,6 +175,7 @@ def open_job(
         RefusedError: every reason at once.
     """
     refusals = Refusals()
+    config = config.model_copy(update={"images": absolute_source(config.images)})
     store = Store(config.run_dir)
     found: list[Images] = []
     with refusals.gather():
@@ -174,7 +184,18 @@ def open_job(
         light = None if WITH_WEIGHTS & set(stages) else name_layers(config, store)
         vision = light or open_vision(config)
     refusals.raise_all()
-    job = Job(config, store, Ledger(store), found[0], vision, stages, frozenset(replace), keep)
+    source = find_source(store, found[0].source)
+    job = Job(
+        config=config,
+        store=store,
+        ledger=Ledger(store),
+        images=found[0],
+        vision=vision,
+        stages=stages,
+        replace=frozenset(replace),
+        keep=keep,
+        source=source,
+    )
     roots = {
         str(owner.recipe["root"])
         for owner in job.ledger.passes("images")
@@ -182,6 +203,16 @@ def open_job(
     }
     ledger.check_identity(store, job.identity, roots)
     return job
+
+
+def find_source(store: Store, source: Source) -> str:
+    """Return a source's identity as the run stores it: earlier versions stored relative places."""
+    try:
+        known = ledger.read_identity(store)
+    except RefusedError:  # run.json is damaged; `check_identity` decides
+        known = None
+    stored = str(known["images.source"]) if known else ""
+    return stored if is_same_source(stored, source.identity) else source.identity
 
 
 def open_images(config: Config) -> Images:

@@ -302,10 +302,11 @@ def measure_map(job: Job, layer: str) -> dict[str, ledger.Value]:
     figures: dict[str, ledger.Value] = dict(as_dict([named], **quality))
     found = figures["controls"]
     assert isinstance(found, Mapping)
-    names = {*controls, *found}
-    figures["controls"] = {
-        name: {**controls.get(name, {}), **dict(found.get(name, {}))} for name in sorted(names)
-    }
+    beside = {name: dict(values) for name, values in controls.items()}
+    for name, values in found.items():
+        assert isinstance(values, Mapping)
+        beside[name] = {**beside.get(name, {}), **values}
+    figures["controls"] = beside
     return figures
 
 

@@ -18,20 +18,11 @@ from cnnvis_ray.ledger import Value
 from cnnvis_ray.stages import VERBS
 from cnnvis_ray.stages.job import Job, open_job
 from cnnvis_ray.stages.node_checks import check_nodes
-from cnnvis_ray.stages.summary import Summary
+from cnnvis_ray.stages.summary import FOLDERS, Summary
 from cnnvis_ray.stages.units import Units
 from cnnvis_ray.storage import Store
 
 log = logging.getLogger(__name__)
-
-FOLDERS = {
-    "mosaics": "mosaic",
-    "maps": "embedding",
-    "features": "features",
-    "channels": "channels",
-    "pictures": "maximization",
-    "explained": "explanation",
-}
 
 
 class Work(Protocol):

@@ -87,7 +87,9 @@ def test_grouping_and_empty_shards_do_not_matter(solver: str) -> None:
     features = features_of(200, 80)
     empty = partial(hold, np.arange(0), features[:0])
     one = fit_pca(cut(features, 1), features.shape, PcaOptions(5, solver=solver))
-    many = fit_pca([empty, *cut(features, 17), empty], features.shape, PcaOptions(5, solver=solver))
+    many = fit_pca(
+        [empty, *cut(features, 17), empty], features.shape, PcaOptions(5, solver=solver)
+    )
     np.testing.assert_allclose(one.explained_variance, many.explained_variance, rtol=1e-5)
     np.testing.assert_allclose(one.components, many.components, atol=1e-4)
 
@@ -152,8 +154,8 @@ def test_what_travels_is_picklable_and_small() -> None:
     def send(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         for item in items:
             task = pickle.dumps((function, item))
-            work, argument = pickle.loads(task)
-            yield pickle.loads(pickle.dumps(work(argument)))
+            work, argument = pickle.loads(task)  # noqa: S301  our own
+            yield pickle.loads(pickle.dumps(work(argument)))  # noqa: S301
 
     for solver in SHAPES:
         found = fit_pca(cut(features, 4), features.shape, PcaOptions(5, solver=solver), send)

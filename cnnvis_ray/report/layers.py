@@ -264,7 +264,9 @@ def exemplars(
 
 def read_pictures(run: Run, layer: str) -> dict[int, dict]:
     """Read the first picture of each channel, of the first catalogue that has the layer."""
-    for name in sorted(run.store.names("maximization"), key=lambda name: (name != "default", name)):
+    for name in sorted(
+        run.store.names("maximization"), key=lambda name: (name != "default", name)
+    ):
         path = f"maximization/{name}/{layer}.parquet"
         if run.store.exists(path):
             rows = read_table(run.store, path).sort_by("channel").to_pylist()
@@ -323,7 +325,9 @@ def write_crops(store: Store, name: str, crops: Mapping[int, Sequence[dict]]) ->
     empty = Image.new("RGB", (CROP, CROP), (128,) * 3)
     tiles = []
     for channel in sorted(crops):
-        best = [square(decode(base64.b64decode(crop["jpeg"])), CROP) for crop in crops[channel][:CROPS]]
+        best = [
+            square(decode(base64.b64decode(crop["jpeg"])), CROP) for crop in crops[channel][:CROPS]
+        ]
         tiles.extend(best + [empty] * (CROPS - len(best)))
     return write_sheets(store, f"sheets/crops/{name}", tiles, CROP, CROP_COLUMNS, 70)
 
@@ -334,9 +338,7 @@ def read_selectivity(run: Run, layer: str, number: int) -> list[float | None] | 
     if not run.store.exists(path):
         return None
     table = read_table(run.store, path, ["channel", "selectivity"])
-    values = dict(
-        zip(table["channel"].to_pylist(), table["selectivity"].to_pylist(), strict=True)
-    )
+    values = dict(zip(table["channel"].to_pylist(), table["selectivity"].to_pylist(), strict=True))
     return [short(values.get(channel)) for channel in range(number)]
 
 

@@ -200,7 +200,11 @@ def plan_rest(run: Run, catalogue: Catalogue) -> Iterator[Part]:
         yield Part("heat", "all", digest(shown_digest(catalogue), heat, classes))
     for name in mosaics_of(run):
         files = run.files("mosaic", "mosaic")
-        own = [file.sha256 for file in files if file.path.startswith((f"mosaic/{name}.", f"mosaic/{name}_files/"))]
+        own = [
+            file.sha256
+            for file in files
+            if file.path.startswith((f"mosaic/{name}.", f"mosaic/{name}_files/"))
+        ]
         yield Part("mosaic", name, digest(own))
     rejects = [file.sha256 for file in run.files("images", "rejects") if file.rows]
     if rejects:
@@ -371,4 +375,3 @@ def manifest(
         "seconds": {k: short(v) for k, v in summary.get("seconds", {}).items()},
         "reason": summary.get("reason", ""),
     }
-

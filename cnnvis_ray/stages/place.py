@@ -97,7 +97,7 @@ def place(run_dir: str, config: Config, source: str, name: str) -> list[str]:
     try:
         check_name(name)
     except ValueError as failure:
-        raise RefusedError(f"place --name: {name!r} {failure}") from None
+        raise RefusedError(f"place --name: {failure}") from None
     check_run_dir(run_dir)
     run = open_run(run_dir)
     layers = [owner.layers[0] for owner in run.passes("reduce") if run.ledger.done(owner)]
@@ -123,8 +123,8 @@ def place(run_dir: str, config: Config, source: str, name: str) -> list[str]:
                 work.do(opened, summary)
             with summary.timed("place"), stoppable():
                 changes = compare(run, job, layers)
-            summary.note("place", verdict=changes["verdict"])
             verdict = str(changes["verdict"])
+            summary.note("place", verdict=verdict)
             if verdict in FAILS[night.place.fail_on]:
                 raise IncompleteError(
                     f"place: the verdict on {name} is {verdict!r} (place.fail_on); see "
@@ -386,7 +386,9 @@ Placed = tuple[Rows, NDArray[np.int64], Floats]
 
 def write_mosaic(job: Job, layer: str, old: Placed, new: Placed, title: str) -> ShardFile:
     """Draw the map with the new images marked, in front of the others."""
-    thumbnails, labels, positions = [], list[str | None](), []
+    thumbnails: list[bytes] = []
+    labels: list[str | None] = []
+    positions: list[Floats] = []
     for mark, (rows, ids, where) in ((None, old), ("new", new)):
         thumbnails.extend(rows.thumbnails[image] for image in ids.tolist())
         labels.extend([mark] * len(ids))

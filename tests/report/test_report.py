@@ -150,7 +150,8 @@ def test_files_of_what_is_gone_are_deleted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lacking", ["labels", "predictions", "channels", "everything"])
 def test_a_run_may_lack_anything(tmp_path: Path, lacking: str) -> None:
-    classes: list[str | None] = [None] if lacking in ("labels", "everything") else [*HOSTILE]
+    named = lacking not in ("labels", "everything")
+    classes: list[str | None] = list[str | None](HOSTILE) if named else [None]
     run = MadeRun(tmp_path, classes)
     run.add_images(2, predictions=lacking not in ("predictions", "everything"), rejects=False)
     if lacking != "everything":

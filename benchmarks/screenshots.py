@@ -1,6 +1,6 @@
 """The README's two pictures of a report: a map and a channel.
 
-    python benchmarks/screenshots.py RUN --layer features.12 --channel 5
+    PYTHONPATH=. python benchmarks/screenshots.py RUN --layer features.12 --channel 5
 
 The report of the run must be written (cnnvis report RUN). Needs Debian's chromium and
 chromium-driver.

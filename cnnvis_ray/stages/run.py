@@ -136,7 +136,7 @@ def last_screen(job: Job, summary: Summary) -> list[str]:
         if isinstance(quality, dict):
             lines.append(f"{layer}: {', '.join(describe_figures(quality))}")
     for what, folder in FOLDERS.items():
-        if job.store.names(folder):
+        if job.store.exists(folder):
             lines.append(f"{what:9} {job.store.root}/{folder}")
     lines.append(f"{'summary':9} {job.store.root}/summary.json")
     return lines

@@ -62,12 +62,13 @@ def show(run_dir: str) -> list[str]:
     """
     run = open_run(run_dir)
     lines = []
-    if run.store.exists("report/index.html"):
-        lines.append(f"{'report':10}{run.store.root}/report/index.html")
-    for what, folder in FOLDERS.items():
-        names = run.store.names(folder)
-        if names:
-            lines.append(f"{what:10}{run.store.root}/{folder} ({len(names)} entries)")
+    for what, path in FOLDERS.items():
+        if run.store.exists(path):
+            names = run.store.names(path)
+            lines.append(
+                f"{what:10}{run.store.root}/{path}"
+                + (f" ({len(names)} entries)" if len(names) > 1 else "")
+            )
     if not lines:
         return [f"nothing to look at yet; continue with: cnnvis run {run_dir}"]
     return lines

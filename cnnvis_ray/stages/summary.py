@@ -11,6 +11,7 @@ from cnnvis_ray.storage import Store
 
 NAME = "summary.json"
 FOLDERS = {
+    "report": "report/index.html",
     "mosaics": "mosaic",
     "maps": "embedding",
     "features": "features",

@@ -18,14 +18,14 @@ ERRORS = [
     exceptions.LocalRayletDiedError(),
     exceptions.WorkerCrashedError(),
     exceptions.RayActorError(),
-    exceptions.NodeDiedError("the node died"),
+    exceptions.NodeDiedError("the node died"),  # type: ignore[no-untyped-call]
     exceptions.ObjectLostError("00", None, ""),
     exceptions.ObjectFetchTimedOutError("00", None, ""),
     exceptions.OwnerDiedError("00", None, ""),
-    exceptions.OutOfMemoryError("the node has no memory"),
+    exceptions.OutOfMemoryError("no memory"),  # type: ignore[no-untyped-call]
     exceptions.ObjectStoreFullError("full"),
     exceptions.OutOfDiskError("full"),
-    exceptions.RaySystemError("system"),
+    exceptions.RaySystemError("system"),  # type: ignore[no-untyped-call]
     exceptions.ActorUnavailableError("away", None),
     exceptions.GetTimeoutError("late"),
 ]

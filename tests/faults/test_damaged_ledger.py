@@ -8,6 +8,7 @@ import pytest
 
 from cnnvis_ray import cli
 from cnnvis_ray.ledger import lease
+from cnnvis_ray.ledger.verification import find_leftovers
 from tests.stages.conftest import without_ray, write_photos
 from tests.stages.tiny import digests, go
 
@@ -116,7 +117,7 @@ def test_sweeping_holds_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     from cnnvis_ray.stages import verify
 
     held: list[bool] = []
-    plain: Callable[..., list[str]] = verify.find_leftovers
+    plain: Callable[..., list[str]] = find_leftovers
 
     def look(records: object) -> list[str]:
         held.append((run / "lease.json").exists())

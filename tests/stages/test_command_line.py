@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
     [
         (["run"], "cnnvis init"),
         (["run", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["run", "nowhere"], "is no run"),
+        (["run", "nowhere"], "neither a run"),
         (["run", "nowhere", "--config", "x.yaml"], "give one of them"),
         (["layers", "vgg61"], "vgg16"),
         (["layers", "no.such.module:network"], "no.such.module"),

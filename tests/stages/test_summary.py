@@ -82,7 +82,7 @@ def test_a_pass_keeps_the_threads_of_its_workers(folder: Path) -> None:
     (note,) = [line for line in status(grown.store.root) if line.startswith("note ")]
     for part in ("features.0, features.1", "1 and 3 threads"):
         assert part in note
-    assert read_summary(grown.store)["notes"]["threads"] in note
+    assert str(read_summary(grown.store)["notes"]["threads"]) in note
 
 
 @pytest.mark.parametrize(

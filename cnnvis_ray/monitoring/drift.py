@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.monitoring.residuals import Residuals, fit_residuals
+from cnnvis_ray.monitoring.residuals import SMALLEST_SCALE, Residuals, bound, fit_residuals
 
 Values = npt.NDArray[np.floating]  # image channel: activations averaged over the map
 Array = npt.NDArray[np.float32]
@@ -38,9 +38,6 @@ FEWEST_REFERENCE = 50
 MOST_REFERENCE = 10_000
 NUM_NIGHTS = 1_000
 QUANTILES = (0.2, 0.4, 0.6, 0.8)
-# A channel that hardly any reference image excites has no scale of its own: one image that
-# excites it would lie any number of standard deviations off.
-SMALLEST_SCALE = 0.05  # of the median standard deviation in the layer
 # Simulated faults: measured on photos at half resolution, 30 % brighter or blurred, the ten most
 # moved channels of the layer that tells it best move by 1.0 to 2.2 standard deviations.
 INJECTED_SHIFT = 2.0
@@ -57,6 +54,7 @@ class LayerReference:
         mean: in activation units, ``channel``.
         scale: standard deviation in activation units, ``channel``; 0 in a layer of constants.
         edges: quintiles of the standardized values, ``edge channel``.
+        offset: mean of the bounded standardized values, ``channel``.
         below: share of the reference's images at or below each edge, ``edge channel``.
         residuals: how the layer is whitened; `None` for a very wide one.
         drawn: the drawn nights, ``figure night channel``.
@@ -68,6 +66,7 @@ class LayerReference:
     mean: Numbers
     scale: Numbers
     edges: Array
+    offset: Array
     below: Array
     residuals: Residuals | None
     drawn: Array
@@ -348,6 +347,7 @@ def calibrate_layer(values: Values, night: Array, rest: Array) -> LayerReference
         mean,
         scale,
         edges,
+        whole.mean(axis=0),
         below,
         fitted[0] if fitted else None,
         drawn,
@@ -357,10 +357,10 @@ def calibrate_layer(values: Values, night: Array, rest: Array) -> LayerReference
 
 
 def standardize(values: Values, mean: Numbers, scale: Numbers) -> Array:
-    """Express values in standard deviations of the reference; constant layers become 0."""
+    """Express values in bounded standard deviations of the reference; constant layers become 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         exact = (values - mean) / scale
-    return np.where(scale > 0, exact, 0).astype(np.float32)
+    return bound(np.where(scale > 0, exact, 0).astype(np.float32))
 
 
 def average_of_largest(figures: Array) -> Numbers:
@@ -381,7 +381,7 @@ def measure(layer: LayerReference, night: Values) -> Array:
     """Return a night's figures, ``figure channel``."""
     values = standardize(night, layer.mean, layer.scale)
     below = (values <= layer.edges[:, None, :]).mean(axis=1)
-    means = values.mean(axis=0)
+    means = values.mean(axis=0) - layer.offset
     own = layer.residuals.whiten(night).mean(axis=0) if layer.residuals else np.zeros_like(means)
     return np.stack([means, np.abs(below - layer.below).max(axis=0), own])
 

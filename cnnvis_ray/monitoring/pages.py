@@ -87,7 +87,7 @@ def draw_suspects(suspects: pa.Table, thumbnails: Thumbnails) -> Image.Image | N
         )
         for row in rows[:MOST_SINGLE]
     ]
-    note = f"{len(rows)} images; the chance holds where 5 % of the labels are wrong."
+    note = f"{len(rows)} images, by the chance that the label is wrong."
     return draw(tiles, "Labels that look wrong", note)
 
 

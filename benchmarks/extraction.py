@@ -1,4 +1,4 @@
-"""Images a second of extraction, against the loop that the seeds use, alternating in one run.
+"""Images per second of extraction, against the loop that the seeds use, alternating in one run.
 
     python benchmarks/extraction.py PHOTOS [--images 96] [--rounds 3] [--network vgg16]
 
@@ -28,11 +28,10 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from cnnvis_ray.config import load_config
-from cnnvis_ray.extraction import ExtractionSetup, ExtractionTask, Extractor
+from cnnvis_ray.extraction import ExtractionTask, Extractor
 from cnnvis_ray.extraction.observation import Observer
-from cnnvis_ray.stages.extract import find_due, tasks
-from cnnvis_ray.stages.job import Job, open_job
-from cnnvis_ray.stages.summary import Summary
+from cnnvis_ray.stages.extract import decide, extraction_setup
+from cnnvis_ray.stages.job import open_job
 
 CASES = {"squeezenet1_1": "features.12", "vgg16": "features.30"}  # features.30 is pool5
 THREADS = torch.get_num_threads()
@@ -79,26 +78,14 @@ def extraction(name: str, layer: str, photos: Path, num_images: int) -> Callable
             "extract.predictions=false",
         ],
     )
-    job = open_job(config)
-    due = find_due(job, Summary(job.store))
-    (task,) = tasks(job, due)
-    worker = Extractor(setup_of(job), "cpu", THREADS)
+    job = open_job(config, ("extract",))
+    work = decide(job)
+    job.write()
+    work.open()
+    (task,) = work.tasks()
+    setup = extraction_setup(config.run_dir, config, job.images, job.vision)
+    worker = Extractor(setup, "cpu", THREADS)
     return lambda: repeat(worker, task)
-
-
-def setup_of(job: Job) -> ExtractionSetup:
-    """Say what the worker needs of a job."""
-    config = job.config
-    return ExtractionSetup(
-        config.run_dir,
-        config.seed,
-        job.images.source,
-        config.images,
-        config.extract,
-        job.vision.network,
-        {layer.name: layer for layer in job.vision.table.layers},
-        job.vision.predictions,
-    )
 
 
 def repeat(worker: Extractor, task: ExtractionTask) -> None:

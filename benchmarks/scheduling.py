@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import ray
 
-from cnnvis_ray.cluster import Placement, Seat, work
+from cnnvis_ray.cluster import Placement, Slot, work
 from cnnvis_ray.config import Cluster
 
 CURVE = [1, 2, 4, 8, 16, 32, 64]
@@ -42,7 +42,7 @@ class Result:
     start_seconds: float
 
 
-def make_sleeper(seconds: float, seat: Seat) -> Callable[[int], Slept]:
+def make_sleeper(seconds: float, slot: Slot) -> Callable[[int], Slept]:
     """Build a stand-in for a worker."""
 
     def sleep(unit: int) -> Slept:

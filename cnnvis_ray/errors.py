@@ -1,6 +1,7 @@
 """What can go wrong, and the exit code that each way carries.
 
-A message is one line: what was given, what is allowed, what to do.
+A message is one line: what was given, what is allowed, what to do. A `RefusedError` of several
+faults has a line for each.
 
     CnnvisError                 1
     ├── RefusedError            2    configuration, input, a run of another identity
@@ -16,7 +17,7 @@ from difflib import get_close_matches
 
 
 class CnnvisError(Exception):
-    """A failure that a person can cause; its text is the one line they see."""
+    """A failure that a person can cause; they see its text and no traceback."""
 
     exit_code = 1
 
@@ -61,12 +62,22 @@ class ImageRejectedError(CnnvisError):
 
 
 def near(word: str, known: Iterable[str], at_most: int = 5) -> list[str]:
-    """List the known names closest to a mistyped one, best first."""
+    """Return the known names closest to a mistyped one, best first."""
     return get_close_matches(word, list(known), n=at_most, cutoff=0.5)
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the end of a refusal: ``; did you mean mean or max?``; empty where none is near."""
+    names = near(word, known, at_most=3)
+    return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
 class Refusals:
-    """Gathers refusals from independent checks, so that a person sees all of them at once."""
+    """Gathers refusals of independent checks, so that a person sees all of them at once.
+
+    Attributes:
+        messages: one per line, each once, in the order in which they came.
+    """
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -77,7 +88,7 @@ class Refusals:
         try:
             yield
         except RefusedError as refusal:
-            self.messages.append(str(refusal))
+            self.messages.extend(str(refusal).splitlines())
 
     def attempt(self, check: Callable[[], object]) -> None:
         """Run one check and keep its refusal."""
@@ -85,10 +96,10 @@ class Refusals:
             check()
 
     def raise_all(self) -> None:
-        """Raise one refusal with every message, if there is any.
+        """Raise one refusal with every message, one per line, if there is any.
 
         Raises:
             RefusedError: at least one check refused.
         """
         if self.messages:
-            raise RefusedError("; ".join(self.messages))
+            raise RefusedError("\n".join(dict.fromkeys(self.messages)))

@@ -74,7 +74,7 @@ def entered(
     keys: Sequence[str],
     shape: tuple[int, int],
 ) -> Exemplars:
-    """Make exemplars of the entries alone, to be merged with the others.
+    """Return exemplars of the entries alone, to be merged with the others.
 
     Args:
         entries: image and channel index, from `candidates`.
@@ -99,7 +99,7 @@ def entered(
 
 
 def merge(left: Exemplars, right: Exemplars) -> Exemplars:
-    """Keep the best of both."""
+    """Return the best of both."""
     best = left.value.shape[1]
     value = np.concatenate([left.value, right.value], axis=1)
     ids = np.concatenate([left.image_id, right.image_id], axis=1)

@@ -1,7 +1,7 @@
-"""Count, mean, variance, maximum and share above zero of one number an image, a channel each.
+"""Count, mean, variance, maximum and share above zero of one number per image, for each channel.
 
 Merged with the formula of Chan, Golub and LeVeque 1983 (doi:10.1080/00031305.1983.10483115), in
-float64, so that any order and any grouping gives the same answer to 1e-9.
+float64, so that any order and any grouping has the same result to 1e-9.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Moments:
 
 
 def measure(values: NDArray[np.floating]) -> Moments:
-    """Take the moments of some images.
+    """Return the moments of some images.
 
     Args:
         values: ``image channel``, finite, at least one image.

@@ -39,7 +39,7 @@ SUMMARY = (
 
 
 def moment_fields(prefix: str, spread: str) -> list[tuple[str, pa.DataType]]:
-    """Name the columns of one number an image."""
+    """Return the columns of one number per image."""
     return [
         (f"{prefix}mean", pa.float64()),
         (f"{prefix}{spread}", pa.float64()),
@@ -50,7 +50,7 @@ def moment_fields(prefix: str, spread: str) -> list[tuple[str, pa.DataType]]:
 
 
 def schema(spread: str) -> pa.Schema:
-    """Make the schema of a unit's shard (``squares``) or of the merged table (``variance``)."""
+    """Return the schema of a unit's shard (``squares``) or of the merged table (``variance``)."""
     head = [("channel", pa.int32()), ("count", pa.int64())]
     tail = [("sampled_histogram", COUNTS), ("exemplars", pa.list_(EXEMPLAR))]
     found = (("strongest", pa.int64()),) if spread == "squares" else SUMMARY
@@ -104,7 +104,7 @@ def quantiles(counts: NDArray[np.int64]) -> list[NDArray[np.float64]]:
 
 
 def sparsity(means: Moments) -> NDArray[np.float64]:
-    """Say how few images a channel answers to: 0 for all alike, 1 for a single one.
+    """Measure how few images excite a channel: 0 for all alike, 1 for a single one.
 
     References:
         Vinje and Gallant 2000, doi:10.1126/science.287.5456.1273, equation 1; for activations

@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Never
 
 from tqdm import tqdm
 
@@ -33,7 +34,7 @@ class Progress:
     fresh: int = 0  # finished after the first unit, whose time holds the workers' start
     started: float | None = None
     shown: float = field(default_factory=time.monotonic)
-    bar: "tqdm[None] | None" = None
+    bar: "tqdm[Never] | None" = None
 
     def __post_init__(self) -> None:
         LATEST[:] = [self]

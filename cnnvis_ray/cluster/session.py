@@ -106,7 +106,7 @@ def connect(config: Cluster) -> None:
     """Start or join a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    init = partial(ray.init, logging_level=logging.WARNING, log_to_driver=False)
+    init = partial(ray.init, logging_level=logging.ERROR, log_to_driver=False)
     try:
         if config.address is not None:
             check_listening(config.address)

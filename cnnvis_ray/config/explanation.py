@@ -2,57 +2,72 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from cnnvis_ray.config.maximization import Channels
-from cnnvis_ray.config.sections import Rgb, Section
-
-MethodName = Literal[
-    "occlusion",
-    "saliency",
-    "integrated_gradients",
-    "grad_cam",
-    "guided_backprop",
-    "guided_grad_cam",
-]
+from cnnvis_ray.config.sections import Section
+from cnnvis_ray.config.values import Channels, Count, Flag, Index, Rgb, Text
 
 
 class Explain(Section):
-    """Heat maps, image sheets, channel cards and weight sheets.
+    """Heat maps, image sheets, channel cards and weight sheets."""
 
-    ``images`` get heat maps, spread evenly over the rows (``all``: every one); the first
-    ``sheets`` of those get a sheet, and the first ``curves`` of those deletion and insertion
-    curves. ``target`` is a class by index. ``channels`` get a card; ``shown`` ones stand on an
-    image's sheet. ``images: 0`` switches the stage off.
-    """
-
-    images: NonNegativeInt | Literal["all"] = 16
-    sheets: NonNegativeInt = 16
-    curves: NonNegativeInt = 8
-    methods: list[MethodName] = Field(default=["occlusion", "saliency", "grad_cam"])
-    output: Literal["auto", "classes", "mask", "numbers"] = "auto"
-    target: Literal["predicted"] | NonNegativeInt = "predicted"
-    patch: PositiveInt = 56
-    stride: PositiveInt = 56
-    fill: Rgb = (250, 128, 128)
-    cam_layer: str | None = None
-    map_size: PositiveInt = Field(default=28, le=512)
-    batch_size: PositiveInt = 16
-    layers: list[str] | None = None
-    channels: Channels = "0:16"
-    shown: Literal["first", "strongest"] | list[NonNegativeInt] = "strongest"
-    num_shown: PositiveInt = Field(default=24, le=256)
-    scale: Literal["shared", "own"] = "own"
-    probe: bool = True
+    images: Index | Literal["all"] = Field(
+        default=16,
+        description="images with heat maps, spread evenly over the rows; all, or 0 to switch the "
+        "stage off",
+    )
+    sheets: Index = Field(default=16, description="the first so many of those get a sheet")
+    curves: Index = Field(
+        default=8, description="the first so many of those get deletion and insertion curves"
+    )
+    methods: list[Text] = Field(
+        default=["occlusion", "saliency", "grad_cam"],
+        description="occlusion, saliency, integrated_gradients, grad_cam, guided_backprop, "
+        "guided_grad_cam",
+    )
+    output: Literal["auto", "classes", "mask", "numbers"] = Field(
+        default="auto", description="what the network returns: auto, classes, mask or numbers"
+    )
+    target: Literal["predicted"] | Index = Field(
+        default="predicted", description="the class to explain: predicted, or its index"
+    )
+    patch: Count = Field(
+        default=56, le=100_000, description="side of occlusion's square, pixels of the input"
+    )
+    stride: Count = Field(
+        default=56,
+        le=100_000,
+        description="pixels between squares; smaller than patch: they overlap",
+    )
+    fill: Rgb = Field(default=(250, 128, 128), description="colour of the square, 0 to 255")
+    cam_layer: Text | None = Field(
+        default=None, description="Grad-CAM's layer; null: the last one with the smallest maps"
+    )
+    map_size: Count = Field(default=28, le=512, description="side of a stored heat map")
+    batch_size: Count = Field(default=16, description="images per forward pass")
+    layers: list[Text] | None = Field(
+        default=None, description="layers with cards and sheets; null: the run's layers"
+    )
+    channels: Channels = Field(
+        default="0:16", description='channels with a card: all, a list, or a range "0:16"'
+    )
+    shown: Literal["first", "strongest"] | list[Index] = Field(
+        default="strongest", description="channels on an image's sheet: strongest, first or a list"
+    )
+    num_shown: Count = Field(default=24, le=256, description="so many channels on a sheet")
+    scale: Literal["shared", "own"] = Field(
+        default="own", description="grey values of channels and weights: own or shared"
+    )
+    probe: Flag = Field(
+        default=True, description="train a linear probe per layer, where labels exist"
+    )
 
     @model_validator(mode="after")
     def squares_meet(self) -> Self:
-        """Refuse occlusion that would leave gaps, and colours that are none."""
+        """Refuse occlusion that would leave gaps."""
         if self.stride > self.patch:
             raise ValueError(
                 f"stride: {self.stride} pixels leave gaps between squares of {self.patch}; "
-                "at most patch"
+                f"use at most {self.patch}, or a larger patch"
             )
-        if not all(0 <= value <= 255 for value in self.fill):
-            raise ValueError(f"fill: {list(self.fill)} is no colour; three numbers from 0 to 255")
         return self

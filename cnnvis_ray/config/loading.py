@@ -1,17 +1,17 @@
-"""Reading a configuration: YAML, ``--set key=value``, ``${NAME}`` from the environment.
+"""Reading a configuration: YAML 1.2, ``--set key=value``, ``${NAME}`` from the environment.
 
-All errors are told at once, in one line.
+All faults are refused at once, one per line.
 """
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from pydantic import Field, ValidationError
 
 from cnnvis_ray.config.explanation import Explain
+from cnnvis_ray.config.faults import describe_faults
 from cnnvis_ray.config.maximization import Maximize
 from cnnvis_ray.config.sections import (
     Cluster,
@@ -19,93 +19,119 @@ from cnnvis_ray.config.sections import (
     Images,
     Mosaic,
     Network,
+    Place,
     Reduce,
+    Report,
     Section,
 )
-from cnnvis_ray.errors import RefusedError, near
+from cnnvis_ray.config.values import Seed, Text
+from cnnvis_ray.config.yaml_text import read_yaml, write_yaml
+from cnnvis_ray.errors import Refusals, RefusedError
 
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+VARIABLE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-Tree = dict[str, "Tree | list[object] | str | int | float | bool | None"]
+Tree = dict[str, object]
 
 
 class Config(Section):
-    """Everything a run is told, frozen."""
+    """The configuration of a run, frozen."""
 
-    run_dir: str = "runs/quickstart"
-    seed: int = Field(default=0, ge=0)
+    run_dir: Text = Field(
+        default="runs/quickstart",
+        description="folder of the run, or s3://bucket/prefix, gs://bucket/prefix",
+    )
+    seed: Seed = Field(default=0, description="of everything that is drawn at random")
     images: Images = Images()
     network: Network = Network()
-    layers: list[str] = Field(default=["all"], min_length=1)
+    layers: list[Text] = Field(
+        default=["all"],
+        min_length=1,
+        description="names, aliases, globs, or all: see cnnvis layers NETWORK",
+    )
     extract: Extract = Extract()
     maximize: Maximize = Maximize()
     explain: Explain = Explain()
     reduce: Reduce = Reduce()
     mosaic: Mosaic = Mosaic()
+    report: Report = Report()
+    place: Place = Place()
     cluster: Cluster = Cluster()
 
 
-def load_config(path: str | None, sets: Sequence[str] = ()) -> Config:
+def load_config(path: str | None, sets: Sequence[str] = (), run_dir: str | None = None) -> Config:
     """Read a configuration file (or the defaults) and lay ``key=value`` settings over it.
 
+    Args:
+        path: of a YAML file.
+        sets: settings laid over it.
+        run_dir: the run directory, taken as it is: a path is neither YAML nor expanded.
+
     Raises:
-        RefusedError: the file is missing or no YAML mapping, a variable is not set, or any key
-            or value is not allowed; all of them in one line.
+        RefusedError: the file is missing or not a YAML mapping, a variable is not set, or any key
+            or value is not allowed; all of them, one per line.
     """
-    return parse_config("" if path is None else read_text(path), str(path), sets)
+    return parse_config(b"" if path is None else read_file(path), str(path), sets, run_dir)
 
 
-def parse_config(text: str, origin: str, sets: Sequence[str] = ()) -> Config:
+def parse_config(
+    text: str | bytes, origin: str, sets: Sequence[str] = (), run_dir: str | None = None
+) -> Config:
     """Read a configuration's text, as `load_config` does.
 
     Args:
-        text: YAML.
+        text: YAML; bytes are UTF-8.
         origin: what to call it in a refusal.
         sets: settings laid over it.
+        run_dir: the run directory, taken as it is.
     """
     tree = parse_tree(text, origin)
+    refusals = Refusals()
     for setting in sets:
-        lay_over(tree, setting)
-    problems: list[str] = []
-    expanded = expand(tree, problems)
+        with refusals.gather():
+            lay_over(tree, setting)
+    faults: dict[str, str] = {}
+    tree.update({"run_dir": None} if run_dir is not None else {})
+    expanded = expand(tree, "", faults)
     assert isinstance(expanded, dict)
+    expanded.update({"run_dir": run_dir} if run_dir is not None else {})
+    config = None
     try:
         config = Config.model_validate(expanded)
     except ValidationError as invalid:
-        problems.extend(describe(error, Config) for error in invalid.errors())
-    if problems:
-        raise RefusedError("; ".join(problems))
+        faults = describe_faults(invalid, Config) | faults
+    refusals.messages.extend(" ".join(line.split()) for line in faults.values())
+    refusals.raise_all()
+    assert config is not None
     return config
 
 
 def dump_config(config: Config) -> str:
-    """Write a configuration as YAML that `load_config` reads back to the same record."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """Return a configuration as YAML that `load_config` reads back to the same record."""
+    return write_yaml(protect(config.model_dump(mode="json")))
 
 
-def read_text(path: str) -> str:
-    """Read a configuration file."""
+def read_file(path: str) -> bytes:
+    """Return a configuration file's bytes."""
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
+        return Path(path).read_bytes()
+    except OSError as failure:
         raise RefusedError(
-            f"cannot read configuration {path!r}: {reason}; write one with: cnnvis init FILE"
+            f"cannot read configuration {path!r}: {failure.strerror}; "
+            "write one with: cnnvis init FILE"
         ) from None
 
 
-def parse_tree(text: str, origin: str) -> Tree:
+def parse_tree(text: str | bytes, origin: str) -> Tree:
     """Read YAML whose top is a mapping."""
     try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as failure:
-        first = " ".join(str(failure).split())
-        raise RefusedError(f"configuration {origin!r} is not YAML: {first}") from None
+        tree = read_yaml(text)
+    except ValueError as failure:
+        raise RefusedError(f"configuration {origin!r} is not YAML: {failure}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise RefusedError(
-            f"configuration {origin!r} holds no sections, but {type(tree).__name__}"
+            f"configuration {origin!r} has no sections; write some, like images: {{limit: 100}}"
         )
     return tree
 
@@ -116,60 +142,48 @@ def lay_over(tree: Tree, setting: str) -> None:
     if not equals or not key:
         raise RefusedError(f"--set {setting!r} is not KEY=VALUE, like extract.batch_size=16")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise RefusedError(f"--set {key}: the value {text!r} is not YAML") from None
+        value = read_yaml(os.fsencode(text))
+    except ValueError as failure:
+        raise RefusedError(f"--set {key}: {text!r} is not YAML: {failure}") from None
     *sections, last = key.split(".")
     for section in sections:
-        below = tree.setdefault(section, {})
+        below = tree.get(section, {})
         if not isinstance(below, dict):
-            raise RefusedError(f"--set {key}: {section!r} is no section")
-        tree = below
+            raise RefusedError(f"--set {key}: {section} is a value and has no keys below it")
+        tree[section] = tree = dict(below)  # a copy: an alias may share it with another key
     tree[last] = value
 
 
-def expand(value: object, problems: list[str]) -> object:
-    """Replace ``${NAME}`` in every string by the environment's value."""
+def expand(value: object, key: str, faults: dict[str, str]) -> object:
+    """Replace ``${NAME}`` in every text by the environment's value, and ``$${`` by ``${``."""
     if isinstance(value, dict):
-        return {key: expand(below, problems) for key, below in value.items()}
+        return {
+            name: expand(below, f"{key}.{name}".lstrip("."), faults)
+            for name, below in value.items()
+        }
     if isinstance(value, list):
-        return [expand(below, problems) for below in value]
+        return [expand(below, f"{key}.{index}", faults) for index, below in enumerate(value)]
     if not isinstance(value, str):
         return value
-    for name in VARIABLE.findall(value):
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            return "$"
         if name not in os.environ:
-            problems.append(f"{value!r} needs the environment variable {name}, which is not set")
-    return VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), value)
+            faults[key] = (
+                f"{key}: ${{{name}}} is not set in the environment; export it, "
+                f"or write $${{{name}}} for the text itself"
+            )
+        return os.environ.get(name, match[0])
+
+    return VARIABLE.sub(replace, value)
 
 
-def describe(error: Mapping[str, object], model: type[Section]) -> str:
-    """Say one validation error in words: the key, what was given, what is allowed."""
-    location = error["loc"]
-    assert isinstance(location, tuple)
-    key = ".".join(str(part) for part in location if not is_branch(part))
-    if error["type"] == "extra_forbidden":
-        known = known_keys(location, model)
-        hints = near(str(location[-1]), known) or known
-        return f"unknown key {key!r}; near: {', '.join(hints)}"
-    return (
-        f"{key}: given {error['input']!r}, {str(error['msg'])[0].lower()}{str(error['msg'])[1:]}"
-    )
-
-
-def is_branch(part: object) -> bool:
-    """Tell pydantic's names of union branches from configuration keys."""
-    return (isinstance(part, str) and not part.isidentifier()) or part in BRANCHES
-
-
-BRANCHES = {"int", "float", "str", "bool", "PreprocessValues"}
-
-
-def known_keys(location: Sequence[object], model: type[Section]) -> list[str]:
-    """List the keys allowed beside an unknown one."""
-    section: type[Section] = model
-    for part in location[:-1]:
-        field = section.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            section = annotation
-    return list(section.model_fields)
+def protect(value: object) -> object:
+    """Return a value in which no text is expanded when it is read again."""
+    if isinstance(value, dict):
+        return {name: protect(below) for name, below in value.items()}
+    if isinstance(value, list):
+        return [protect(below) for below in value]
+    return value.replace("${", "$${") if isinstance(value, str) else value

@@ -45,7 +45,7 @@ class Aims:
 
 
 class Aimed(nn.Module):
-    """A network that gives the one number an image that its aim names."""
+    """A network that returns one number per image, the one that its aim names."""
 
     def __init__(self, module: nn.Module, kind: Kind) -> None:
         super().__init__()
@@ -59,17 +59,17 @@ class Aimed(nn.Module):
         return output.float()
 
     def forward(self, batch: Tensor, index: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Give the number before softmax, ``[batch]``."""
+        """Return the number before softmax, ``[batch]``."""
         return pick(self.output(batch), index, mask)
 
     @torch.no_grad()
     def score(self, batch: Tensor, aims: Aims) -> Tensor:
-        """Give the probability (the number itself for ``numbers``), ``[batch]``."""
+        """Return the probability (the number itself for ``numbers``), ``[batch]``."""
         return pick(probable(self.output(batch), self.kind), aims.index, aims.mask)
 
     @torch.no_grad()
     def aim(self, batch: Tensor, asked: int | None) -> Aims:
-        """Choose what is explained: the asked index, else what the network itself says.
+        """Choose what is explained: the asked index, else the network's own answer.
 
         A mask's class is the one that fills most of the image; class 0, by custom the
         background, only where there is no other.
@@ -86,7 +86,7 @@ class Aimed(nn.Module):
 
 
 def filled(output: Tensor, asked: int) -> Tensor:
-    """Ask the same of every image."""
+    """Return the same index for every image."""
     return torch.full((len(output),), asked, device=output.device)
 
 
@@ -139,8 +139,8 @@ def find_kind(
     fits: dict[int, Kind] = {1: "classes", 3: "mask"}
     if output is None or len(output) not in fits:
         raise RefusedError(
-            f"explain: the network gives {shape} an image; allowed are a vector (classes or "
-            "numbers) and class maps (channels, height, width)"
+            f"explain: the network's output per image is {shape}; allowed are a vector (classes "
+            "or numbers) and class maps (channels, height, width)"
         )
     kind = fits[len(output)]
     if kind == "classes" and output[0] == 1 and categories is None:
@@ -149,7 +149,9 @@ def find_kind(
         return kind
     if len(output) == 1 and asked in ("classes", "numbers"):
         return "classes" if asked == "classes" else "numbers"
-    raise RefusedError(f"explain.output: {asked}, but the network gives {shape} an image: {kind}")
+    raise RefusedError(
+        f"explain.output: {asked}, but the network's output per image is {shape}: {kind}"
+    )
 
 
 def check_target(target: object, output: tuple[int, ...]) -> None:
@@ -161,7 +163,7 @@ def check_target(target: object, output: tuple[int, ...]) -> None:
 
 
 def name_of(index: int, kind: Kind, categories: Sequence[str] | None) -> str:
-    """Call an aim by its name."""
+    """Return the name of an aim."""
     if categories is not None and index < len(categories):
         return categories[index]
     return f"{'output' if kind == 'numbers' else 'class'} {index}"

@@ -1,78 +1,186 @@
-"""Channel cards: what one channel wants to see, what it saw, and what the numbers say of it."""
+"""Channel cards, as rows and sheets: what a channel wants to see, what it saw, its numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from operator import itemgetter
+from typing import TypedDict
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cnnvis_ray.channels.histograms import ZERO_BIN, middles
+from cnnvis_ray.channels.histograms import NUM_BINS, ZERO_BIN, middles, quantile
+from cnnvis_ray.channels.tables import histogram_from
+from cnnvis_ray.explanation.classes import CLASS, ClassMeans
+from cnnvis_ray.explanation.heat import png
 from cnnvis_ray.pictures import Tile, draw_sheet, text_tile
 from cnnvis_ray.pictures.tiles import fit
 
 SIDE = 144  # pixels of a tile
 CHANNELS_PER_SHEET = 12
+CROPS_PER_CARD = 6  # on a sheet; the table has all
 NUM_BARS = 24
 INK, ZERO_INK, PAPER = (94, 201, 98), (128, 128, 128), (24, 24, 24)
+CROP = pa.struct(
+    [
+        ("key", pa.string()),
+        ("value", pa.float32()),
+        ("whole_image", pa.bool_()),
+        ("crop", pa.binary()),
+    ]
+)
+CARDS = pa.schema(
+    [
+        ("channel", pa.int32()),
+        ("picture", pa.binary()),  # null where the channel was not maximized
+        ("picture_activation", pa.float32()),
+        ("picture_status", pa.string()),
+        ("picture_percentile", pa.float32()),
+        ("excited", pa.float32()),  # share of the images whose map maximum is above zero
+        ("median", pa.float32()),  # of the images' map maxima, within 4.4 %
+        ("top", pa.float32()),  # what 0.5 % of the images' map maxima exceed, within 4.4 %
+        ("selectivity", pa.float32()),  # null without labels and for silent channels
+        ("classes", pa.list_(CLASS)),
+        ("histogram", pa.list_(pa.int64(), NUM_BINS)),  # of the images' map maxima
+        ("crops", pa.list_(CROP)),
+    ]
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """The picture that maximization found."""
+class Class(TypedDict):
+    """A class and the channel's mean activation over its images."""
 
-    data: bytes
-    activation: float
-    status: str
-    percentile: float | None
+    name: str
+    mean: float
 
 
-@dataclass(frozen=True, slots=True)
-class Crop:
-    """One exemplar's crop."""
+class Crop(TypedDict):
+    """One exemplar's crop: JPEG, and the map maximum of its image."""
 
-    data: bytes
     key: str
     value: float
     whole_image: bool
+    crop: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One channel.
+    """One channel: a row of `CARDS`.
 
     Attributes:
-        crops: of the best images, best first.
-        histogram: of the images' map maxima, in the bins of `channels.histograms`.
+        picture: PNG from maximization; None, as all that starts with it, if not maximized.
         excited: share of images above zero.
         median: of the images' map maxima.
         top: the value that 0.5 % of the images' map maxima exceed.
         selectivity: None without labels and for a silent channel.
-        classes: those that excite it most, with their mean activation.
+        classes: those that excite it most.
+        histogram: of the images' map maxima, in the bins of `channels.histograms`.
+        crops: of the best images, best first.
     """
 
     channel: int
-    picture: Picture | None
-    crops: tuple[Crop, ...]
-    histogram: NDArray[np.int64]
+    picture: bytes | None
+    picture_activation: float | None
+    picture_status: str | None
+    picture_percentile: float | None
     excited: float
     median: float
     top: float
     selectivity: float | None
-    classes: tuple[tuple[str, float], ...]
+    classes: Sequence[Class]
+    histogram: NDArray[np.int64]
+    crops: Sequence[Crop]
 
 
-def draw_card_sheet(
-    layer: str, cards: Sequence[Card], num_crops: int, notes: Sequence[str]
-) -> Image.Image:
-    """Draw some cards of a layer, a row a channel: words, picture, histogram, crops."""
-    has_pictures = any(card.picture for card in cards)
-    tiles = [tile for card in cards for tile in card_tiles(card, num_crops, has_pictures)]
-    columns = len(tiles) // len(cards)
-    last = f"{cards[0].channel} to {cards[-1].channel}"
-    return draw_sheet(tiles, columns, SIDE, title=f"{layer}: channels {last}", notes=notes)
+def build_cards(
+    channels: Sequence[int],
+    statistics: pa.Table,
+    crops: Iterable[pa.Table],
+    pictures: pa.Table | None,
+    means: ClassMeans | None,
+) -> pa.Table:
+    """Bring together what is known of some channels of a layer.
+
+    Args:
+        channels: which.
+        statistics: the layer's, from `channels.merged_table`.
+        crops: shards of `crops.CROPS`.
+        pictures: the layer's catalogue, of several pictures of a channel the first is shown;
+            None where it was not maximized.
+        means: of its classes; None without labels.
+
+    Returns:
+        A row of `CARDS` per channel.
+    """
+    ranked: dict[int, list[tuple[int, Crop]]] = {}
+    for table in crops:
+        for row in table.to_pylist():
+            crop = Crop(
+                key=row["key"],
+                value=row["value"],
+                whole_image=row["whole_image"],
+                crop=row["crop"],
+            )
+            ranked.setdefault(row["channel"], []).append((row["rank"], crop))
+    found: dict[int, dict[str, object]] = {}
+    if pictures is not None:
+        columns = ["channel", "picture", "activation", "status", "percentile"]
+        for row in reversed(pictures.select(columns).to_pylist()):
+            found[row["channel"]] = row
+    ordered = statistics.sort_by("channel")
+    histogram = histogram_from(ordered, "peak_histogram")
+    median, top = quantile(histogram, 0.5), quantile(histogram, 0.995)
+    excited = ordered["peak_excited"].to_numpy()
+    selectivity = None if means is None else means.selectivity()
+    rows = []
+    for channel in channels:
+        picture = found.get(channel, {})
+        rows.append(
+            {
+                "channel": channel,
+                "picture": picture.get("picture"),
+                "picture_activation": picture.get("activation"),
+                "picture_status": picture.get("status"),
+                "picture_percentile": picture.get("percentile"),
+                "excited": excited[channel],
+                "median": median[channel],
+                "top": top[channel],
+                "selectivity": None
+                if selectivity is None or np.isnan(selectivity[channel])
+                else selectivity[channel],
+                "classes": [] if means is None else means.strongest(channel),
+                "histogram": histogram[channel],
+                "crops": [crop for _, crop in sorted(ranked.get(channel, []), key=itemgetter(0))],
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=CARDS)
+
+
+def draw_card_sheets(
+    table: pa.Table, layer: str, num_crops: int, notes: Sequence[str]
+) -> Iterator[bytes]:
+    """Draw a layer's cards, a row per channel: words, picture, histogram, crops.
+
+    Args:
+        table: from `build_cards`.
+        layer: for the title.
+        num_crops: on a card, at most `CROPS_PER_CARD`.
+        notes: below the title.
+
+    Yields:
+        PNG, `CHANNELS_PER_SHEET` cards each.
+    """
+    num_crops = min(num_crops, CROPS_PER_CARD)
+    for start in range(0, table.num_rows, CHANNELS_PER_SHEET):
+        rows = table.slice(start, CHANNELS_PER_SHEET).to_pylist()
+        cards = [Card(**{**row, "histogram": np.array(row["histogram"])}) for row in rows]
+        has_pictures = any(card.picture for card in cards)
+        tiles = [tile for card in cards for tile in card_tiles(card, num_crops, has_pictures)]
+        title = f"{layer}: channels {cards[0].channel} to {cards[-1].channel}"
+        yield png(draw_sheet(tiles, len(tiles) // len(cards), SIDE, title=title, notes=notes))
 
 
 def card_tiles(card: Card, num_crops: int, has_pictures: bool) -> list[Tile]:
@@ -81,58 +189,55 @@ def card_tiles(card: Card, num_crops: int, has_pictures: bool) -> list[Tile]:
     captions = (f"channel {card.channel}", "never excited" if silent else "")
     tiles = [text_tile(words_of(card), captions)]
     if has_pictures:
-        tiles.append(picture_tile(card.picture))
+        tiles.append(picture_tile(card))
     tiles.append(Tile(draw_histogram(card.histogram), ("map maxima, log scale", scale_of(card))))
     # a maximum of exactly zero is a silent map, whose first place says nothing
-    shown = [crop for crop in card.crops[:num_crops] if crop.value != 0]
-    crops = [] if silent else [crop_tile(crop) for crop in shown]
+    shown = [] if silent else [crop for crop in card.crops[:num_crops] if crop["value"] != 0]
+    tiles += [crop_tile(crop) for crop in shown]
     missing = "never excited" if silent else "no further image excites it"
-    return tiles + crops + [text_tile(missing)] * (num_crops - len(crops))
+    return tiles + [text_tile(missing)] * (num_crops - len(shown))
 
 
 def words_of(card: Card) -> str:
-    """Say the numbers of a channel in few words."""
-    told = [f"excited by {card.excited:.1%} of images;", f"median {card.median:.3g};"]
-    told.append(f"top 0.5 % from {card.top:.3g};")
+    """Describe a channel's numbers in few words."""
+    parts = [f"excited by {card.excited:.1%} of images;", f"median {card.median:.3g};"]
+    parts.append(f"top 0.5 % from {card.top:.3g};")
     if card.selectivity is not None:
-        told.append(f"selectivity {card.selectivity:.2f};")
+        parts.append(f"selectivity {card.selectivity:.2f};")
     if card.classes and card.excited > 0:
-        told.append("most: " + ", ".join(name for name, _ in card.classes))
-    return " ".join(told)
+        parts.append("most: " + ", ".join(entry["name"] for entry in card.classes))
+    return " ".join(parts)
 
 
-def picture_tile(picture: Picture | None) -> Tile:
+def picture_tile(card: Card) -> Tile:
     """Show what maximization found, or why there is nothing."""
-    if picture is None:
+    if card.picture is None:
         return text_tile("not maximized")
-    told = [f"picture {picture.activation:.3g}"]
-    known = picture.percentile is not None and not math.isnan(picture.percentile)
-    told.append(f"above {picture.percentile:.1f} %" if known else picture.status)
-    if picture.status == "dead":
+    if card.picture_status == "dead":
         return text_tile("dead")
-    with Image.open(BytesIO(picture.data)) as opened:
-        return Tile(fit(opened.convert("RGB"), SIDE, enlarge=True), tuple(told))
+    percentile = card.picture_percentile
+    known = percentile is not None and not math.isnan(percentile)
+    rank = f"above {percentile:.1f} %" if known else str(card.picture_status)
+    with Image.open(BytesIO(card.picture)) as opened:
+        shown = fit(opened.convert("RGB"), SIDE, enlarge=True)
+    return Tile(shown, (f"picture {card.picture_activation:.3g}", rank))
 
 
 def crop_tile(crop: Crop) -> Tile:
     """Show one crop, enlarged where it is small."""
-    with Image.open(BytesIO(crop.data)) as opened:
+    with Image.open(BytesIO(crop["crop"])) as opened:
         shown = fit(opened.convert("RGB"), SIDE, enlarge=True)
-    value = f"{crop.value:.3g}" + (" whole image" if crop.whole_image else "")
-    return Tile(shown, (value, crop.key.rsplit("/", 1)[-1]))
+    value = f"{crop['value']:.3g}" + (" whole image" if crop["whole_image"] else "")
+    return Tile(shown, (value, crop["key"].rsplit("/", 1)[-1]))
 
 
 def scale_of(card: Card) -> str:
-    """Say what a histogram's axis spans."""
+    """Return what a histogram's axis spans: the geometric middles of its outer bins."""
     filled = np.flatnonzero(card.histogram)
     if not len(filled):
         return "no image"
-    return f"{bin_value(int(filled[0])):.2g} to {bin_value(int(filled[-1])):.2g}"
-
-
-def bin_value(index: int) -> float:
-    """Give the geometric middle of a bin."""
-    return float(middles()[index])
+    low, high = middles()[filled[[0, -1]]]
+    return f"{low:.2g} to {high:.2g}"
 
 
 def draw_histogram(counts: NDArray[np.int64]) -> Image.Image:
@@ -147,8 +252,8 @@ def draw_histogram(counts: NDArray[np.int64]) -> Image.Image:
     heights = [int(counts[start : start + width].sum()) for start in starts]
     draw = ImageDraw.Draw(image)
     step = SIDE / len(heights)
-    for place, (start, height) in enumerate(zip(starts, heights, strict=True)):
-        left, right = round(place * step), round((place + 1) * step) - 2
+    for index, (start, height) in enumerate(zip(starts, heights, strict=True)):
+        left, right = round(index * step), round((index + 1) * step) - 2
         top = min(SIDE - round((SIDE - 8) * height / max(heights)), SIDE - 1)
         holds_zero = start <= ZERO_BIN < start + width
         box = (left, top, max(left, right), SIDE - 1)

@@ -1,19 +1,55 @@
 """Crops: exactly what the neuron at a channel's maximum can see, cut at the image's border."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from io import BytesIO
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnnvis_ray.config import Channels, parse_range
+from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.explanation.heat import to_image
-from cnnvis_ray.explanation.tasks import Exemplar
+from cnnvis_ray.ledger.units import SLOTS
 from cnnvis_ray.network import Layer, Preprocess
 
 Box = tuple[float, float, float, float]
 LONGEST = 160  # pixels of a stored crop: larger than a card's tile at 100 %
 QUALITY = 90
+CROPS = pa.schema(
+    [
+        ("channel", pa.int32()),
+        ("rank", pa.int32()),
+        ("image_id", pa.int64()),
+        ("key", pa.string()),
+        ("value", pa.float32()),
+        ("left", pa.int32()),  # pixels of the network's input
+        ("top", pa.int32()),
+        ("right", pa.int32()),
+        ("bottom", pa.int32()),
+        ("source_left", pa.float32()),  # pixels of the source image, upright
+        ("source_top", pa.float32()),
+        ("source_right", pa.float32()),
+        ("source_bottom", pa.float32()),
+        ("whole_image", pa.bool_()),
+        ("crop", pa.binary()),  # JPEG
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One crop: the channel's image of that rank, and the place of its maximum."""
+
+    channel: int
+    rank: int
+    image_id: int
+    key: str
+    value: float
+    y: int
+    x: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +61,55 @@ class Fitted:
     height: int
 
 
+def chosen_channels(asked: Channels, num_channels: int, layer: str) -> list[int]:
+    """Choose the channels that get a card: all, a range, or a list.
+
+    Those that a layer lacks are left out, since layers of different width share the section.
+
+    Raises:
+        RefusedError: none is left.
+    """
+    if asked == "all":
+        return list(range(num_channels))
+    if isinstance(asked, str):
+        try:
+            chosen = [channel for channel in parse_range(asked) if channel < num_channels]
+        except ValueError as fault:
+            raise RefusedError(f"explain.channels: {fault}") from None
+    else:
+        chosen = sorted({channel for channel in asked if channel < num_channels})
+    if not chosen:
+        raise RefusedError(
+            f"explain.channels: {asked} names no channel of {layer} ({num_channels} channels); "
+            f'use "0:{min(num_channels, 16)}" up to "0:{num_channels}", a list, or all'
+        )
+    return chosen
+
+
+def by_unit(statistics: pa.Table, channels: Sequence[int]) -> dict[int, list[Exemplar]]:
+    """Sort the exemplars of some channels by the unit that their image is of.
+
+    Args:
+        statistics: a layer's, from `channels.merged_table`, a row per channel in order.
+        channels: which.
+    """
+    units: dict[int, list[Exemplar]] = {}
+    entries = statistics["exemplars"].take(channels).to_pylist()
+    for channel, ranked in zip(channels, entries, strict=True):
+        for rank, entry in enumerate(ranked):
+            exemplar = Exemplar(channel, rank, **entry)
+            units.setdefault(exemplar.image_id // SLOTS, []).append(exemplar)
+    return units
+
+
 def crop_row(
     exemplar: Exemplar, layer: Layer, fitted: Fitted, preprocess: Preprocess
 ) -> dict[str, object]:
-    """Cut one crop and say where it lies, in the network's input and in the source image."""
+    """Return a row of `CROPS`: the crop, and its box in the network's input and in the source."""
     left, top, right, bottom = layer.crop(exemplar.y, exemplar.x, preprocess.crop)
     source = source_box((left, top, right, bottom), preprocess, fitted.width, fitted.height)
     return {
-        "channel": exemplar.channel,
-        "rank": exemplar.rank,
-        "image_id": exemplar.image_id,
-        "key": exemplar.key,
-        "value": exemplar.value,
+        **asdict(exemplar),
         "left": left,
         "top": top,
         "right": right,
@@ -75,7 +148,7 @@ def source_box(box: Box, preprocess: Preprocess, width: int, height: int) -> Box
 
 
 def crop_start(length: int, crop: int) -> int:
-    """Say where the central crop starts on one axis; negative where black borders were added."""
+    """Return where the central crop starts on one axis; negative where borders were added."""
     return -((crop - length) // 2) if length < crop else round((length - crop) / 2.0)
 
 

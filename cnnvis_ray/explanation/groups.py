@@ -1,6 +1,5 @@
 """Groups: images that are explained together, as many as share a batch, and their sheets."""
 
-import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -12,12 +11,10 @@ from PIL import Image
 from torch import nn
 
 from cnnvis_ray.explanation.aims import Aimed, Aims, name_of
-from cnnvis_ray.explanation.curves import areas
-from cnnvis_ray.explanation.gradients import METHODS, gradient_heat
-from cnnvis_ray.explanation.grids import draw_grid
-from cnnvis_ray.explanation.heat import Heat, shrink
-from cnnvis_ray.explanation.image_sheets import draw_occluded, draw_overview, stack
-from cnnvis_ray.explanation.occlusion import Square, fill_colour, occlusion, squares
+from cnnvis_ray.explanation.heat import shrink
+from cnnvis_ray.explanation.image_sheets import draw_grid, draw_occluded, draw_overview, stack
+from cnnvis_ray.explanation.methods import METHODS, Question
+from cnnvis_ray.explanation.occlusion import areas, fill_colour, squares
 from cnnvis_ray.explanation.tasks import ExplanationSetup, Wanted
 from cnnvis_ray.network import activations, top_predictions
 
@@ -27,7 +24,7 @@ Picture = tuple[str, Image.Image]
 
 
 class Shown:
-    """Images before a network: what its channels say of them.
+    """Images and the network's channels.
 
     Attributes:
         batch: the network's input, padded to the batch size, so that company changes nothing.
@@ -77,29 +74,26 @@ class Group:
         self.aimed = aimed
         asked = None if self.explain.target == "predicted" else self.explain.target
         self.aims: Aims = aimed.aim(shown.batch, asked)
-        self.scores: NDArray[np.float64] | None = None  # under occlusion, image square
-        self.heats = {method: self.heat(method) for method in self.setup.methods}
-
-    def heat(self, method: str) -> list[Heat]:
-        """Make one method's maps of all images."""
-        if method in METHODS:
-            layer = self.shown.module.get_submodule(self.setup.cam_layer)
-            full = gradient_heat(method, self.aimed, self.shown.batch, self.aims, layer)
-            maps: NDArray[np.floating] = full[: len(self.images)].cpu().double().numpy()
-        else:
-            explain, preprocess = self.explain, self.setup.network.preprocess
-            fill = fill_colour(explain.fill, preprocess.channels)
-            recipe = (self.squares(), explain.patch, fill, explain.batch_size)
-            maps, self.scores = occlusion(self.aimed, self.pixels, self.aims, preprocess, recipe)
-        return [shrink(one, self.explain.map_size) for one in maps]
-
-    def squares(self) -> list[Square]:
-        """List the squares of occlusion."""
-        crop = self.setup.network.preprocess.crop
-        return squares(crop, self.explain.patch, self.explain.stride)
+        question = Question(
+            aimed,
+            shown.pixels,
+            shown.batch,
+            self.aims,
+            self.setup.network.preprocess,
+            self.explain,
+            shown.module.get_submodule(self.setup.cam_layer),
+        )
+        answers = {method: METHODS[method].explain(question) for method in self.setup.methods}
+        size = self.explain.map_size
+        self.heats = {
+            method: [shrink(one, size) for one in answer.heat]
+            for method, answer in answers.items()
+        }
+        squared = (answer.scores for answer in answers.values() if answer.scores is not None)
+        self.scores = next(squared, None)  # under occlusion, image square
 
     def rows(self) -> Iterator[Row]:
-        """Give a row an image and method, and one of random order where there are curves."""
+        """Yield a row per image and method, and one of random order where there are curves."""
         for position, image in enumerate(self.images):
             for method in self.setup.methods:
                 heat = self.heats[method][position]
@@ -123,7 +117,7 @@ class Group:
                 }
 
     def about(self, position: int) -> Row:
-        """Say which image and what of it is explained."""
+        """Return which image and what of it is explained, as columns."""
         index = int(self.aims.index[position])
         return {
             "image_id": self.images[position].image_id,
@@ -134,7 +128,7 @@ class Group:
         }
 
     def name(self, index: int) -> str:
-        """Call a target by its name."""
+        """Return the name of a target."""
         return name_of(index, self.aimed.kind, self.setup.network.categories)
 
     def curves(self, image: Wanted, position: int, heat: NDArray[np.floating]) -> Row:
@@ -142,8 +136,14 @@ class Group:
         if not image.curves or self.setup.kind == "numbers":
             return {}
         own = self.aims.of(torch.tensor([position], device=self.aims.index.device))
-        options = (self.setup.network.preprocess, self.explain.batch_size)
-        deletion, insertion = areas(self.aimed, self.pixels[position], heat, own, options)
+        deletion, insertion = areas(
+            self.aimed,
+            self.pixels[position],
+            heat,
+            own,
+            self.setup.network.preprocess,
+            self.explain.batch_size,
+        )
         return {"deletion": deletion, "insertion": insertion}
 
     def sheets(self) -> Iterator[Picture]:
@@ -164,36 +164,33 @@ class Group:
         return stack([overview, *self.shown.grids(position)])
 
     def notes(self, position: int) -> list[str]:
-        """Say what the network calls an image and what is explained."""
+        """Return what the network calls an image and what is explained, in words."""
         index = int(self.aims.index[position])
-        told = f"explained: {self.name(index)}, score {float(self.aims.score[position]):.3f}"
+        aim = f"explained: {self.name(index)}, score {float(self.aims.score[position]):.3f}"
         categories = self.setup.network.categories
         if categories is None or self.aimed.kind != "classes":
-            return [told]
+            return [aim]
         with torch.inference_mode():
             output = self.aimed.output(self.shown.batch)[position : position + 1]
         guesses = top_predictions(output, categories)[0]
         named = ", ".join(f"{name} {probability:.3f}" for _, name, probability in guesses)
-        return [f"top {len(guesses)}: {named}", told]
+        return [f"top {len(guesses)}: {named}", aim]
 
     def occluded(self, position: int, scores: NDArray[np.float64]) -> Image.Image:
         """Draw the sheet of occluded images."""
-        explain = self.explain
-        fill = fill_colour(explain.fill, self.setup.network.preprocess.channels)
+        explain, preprocess = self.explain, self.setup.network.preprocess
         name = self.name(int(self.aims.index[position]))
-        title = f"{self.images[position].key}: {name} under occlusion"
-        cover_with = (explain.patch, fill)
-        return draw_occluded(title, self.pixels[position], scores, self.squares(), cover_with)
+        return draw_occluded(
+            f"{self.images[position].key}: {name} under occlusion",
+            self.pixels[position],
+            scores,
+            squares(preprocess.crop, explain.patch, explain.stride),
+            explain.patch,
+            fill_colour(explain.fill, preprocess.channels),
+        )
 
 
 def sheet_path(image: Wanted) -> str:
     """Name an image's files: its id, and of its key what every file system takes."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(image.key).stem)[:60]
     return f"explanation/images/{image.image_id:012d}-{stem}"
-
-
-def png(image: Image.Image) -> bytes:
-    """Encode a sheet."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()

@@ -1,20 +1,27 @@
-"""Occlusion: cover a square of the image and see what becomes of the score.
+"""Covering pixels: occlusion as a method, deletion and insertion as measures of any map.
 
-Where the score falls most, the network was looking. Squares of many images share a batch.
+Occlusion covers a square and measures the score: where it falls most, the network was looking.
+Deletion takes the hottest pixels away first, insertion brings them back first; a map with meaning
+has a small area under the first curve and a large one under the second, against a random order.
+Covered images of many images share a batch.
 
 References:
     Zeiler and Fergus 2014, Visualizing and Understanding Convolutional Networks,
-    doi:10.1007/978-3-319-10590-1_53.
+    doi:10.1007/978-3-319-10590-1_53. Petsiuk, Das, Saenko 2018, RISE, arXiv:1806.07421.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cnnvis_ray.explanation.aims import Aimed, Aims
+from cnnvis_ray.explanation.heat import enlarge
 from cnnvis_ray.network import Preprocess
+
+STEPS = 10  # points of a curve beside its start: two curves then fit in 22 forward passes
 
 Square = tuple[int, int]
 """The top and left pixel of a covered square."""
@@ -45,7 +52,7 @@ def cover(
 
 
 def fill_colour(fill: tuple[int, int, int], colours: int) -> NDArray[np.uint8]:
-    """Give the colour of covered pixels; a grey network's is the luma (ITU-R 601, as PIL)."""
+    """Return the colour of covered pixels; a grey network's is the luma (ITU-R 601, as PIL)."""
     if colours == 3:
         return np.array(fill, np.uint8)
     red, green, blue = fill
@@ -73,7 +80,7 @@ def occluded_scores(
     """
     scores: list[float] = []
     device = str(aims.index.device)
-    while batch := take(covered, batch_size):
+    while batch := list(islice(covered, batch_size)):
         laid = np.zeros((batch_size, *batch[0][1].shape), np.uint8)
         laid[: len(batch)] = np.stack([pixels for _, pixels in batch])
         owners = [owner for owner, _ in batch] + [0] * (batch_size - len(batch))
@@ -83,33 +90,15 @@ def occluded_scores(
     return np.array(scores)
 
 
-def take(
-    items: Iterator[tuple[int, NDArray[np.uint8]]], count: int
-) -> list[tuple[int, NDArray[np.uint8]]]:
-    """Take at most so many items."""
-    return [item for _, item in zip(range(count), items, strict=False)]
-
-
 def spread(
-    heat: NDArray[np.float64], places: list[Square], patch: int, side: int
+    heat: NDArray[np.float64], covered: list[Square], patch: int, side: int
 ) -> NDArray[np.float64]:
-    """Give each pixel the mean heat of the squares that cover it, ``side side``."""
+    """Return at each pixel the mean heat of the squares that cover it, ``side side``."""
     total, count = np.zeros((side, side)), np.zeros((side, side))
-    for (top, left), value in zip(places, heat, strict=True):
+    for (top, left), value in zip(covered, heat, strict=True):
         total[top : top + patch, left : left + patch] += value
         count[top : top + patch, left : left + patch] += 1
     return np.asarray(total / np.maximum(count, 1))
-
-
-def heat_of(scores: NDArray[np.float64], aims: Aims, kind: str) -> NDArray[np.float64]:
-    """Turn scores under occlusion, ``image square``, into heat.
-
-    A probability's heat is 1 - p; a number, which has no upper end, counts by how far it moved.
-    """
-    if kind == "numbers":
-        own = aims.score[: len(scores)].cpu().numpy()
-        return np.asarray(np.abs(scores - own[:, None]))
-    return np.asarray(1 - scores)
 
 
 def occlusion(
@@ -117,28 +106,84 @@ def occlusion(
     pixels: NDArray[np.uint8],
     aims: Aims,
     preprocess: Preprocess,
-    recipe: "tuple[list[Square], int, NDArray[np.uint8], int]",
+    patch: int,
+    stride: int,
+    fill: NDArray[np.uint8],
+    batch_size: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Occlude images square by square.
+
+    A probability's heat is 1 - p; a number, which has no upper end, counts by how far it moved.
 
     Args:
         aimed: the network.
         pixels: fitted images, ``image height width colour``.
         aims: theirs, at least as many.
         preprocess: of the network.
-        recipe: squares, patch, fill, batch size.
+        patch: side of a square, pixels.
+        stride: from square to square, pixels.
+        fill: colour of covered pixels.
+        batch_size: images per forward pass.
 
     Returns:
         Heat maps ``image height width`` and scores ``image square``.
     """
-    places, patch, fill, batch_size = recipe
+    regions = squares(pixels.shape[1], patch, stride)
     covered = (
         (owner, cover(image, square, patch, fill))
         for owner, image in enumerate(pixels)
-        for square in places
+        for square in regions
     )
     scores = occluded_scores(aimed, covered, aims, preprocess, batch_size)
-    table = scores.reshape(len(pixels), len(places))
-    heat = heat_of(table, aims, aimed.kind)
-    side = pixels.shape[1]
-    return np.stack([spread(row, places, patch, side) for row in heat]), table
+    table = scores.reshape(len(pixels), len(regions))
+    if aimed.kind == "numbers":
+        heat = np.abs(table - aims.score[: len(table)].cpu().numpy()[:, None])
+    else:
+        heat = 1 - table
+    return np.stack([spread(row, regions, patch, pixels.shape[1]) for row in heat]), table
+
+
+def areas(
+    aimed: Aimed,
+    pixels: NDArray[np.uint8],
+    heat: NDArray[np.floating],
+    aims: Aims,
+    preprocess: Preprocess,
+    batch_size: int,
+) -> tuple[float, float]:
+    """Measure one image's map by deletion and insertion.
+
+    Args:
+        aimed: the network.
+        pixels: the fitted image, ``height width colour``.
+        heat: its map in [0, 1], any size.
+        aims: of this one image.
+        preprocess: of the network.
+        batch_size: images per forward pass.
+
+    Returns:
+        Areas under deletion and insertion, scores averaged from no pixel to all of them.
+    """
+    order = np.argsort(-enlarge(heat, pixels.shape[0]).ravel(), kind="stable")
+    curve = occluded_scores(aimed, both(pixels, order, preprocess), aims, preprocess, batch_size)
+    deletion, insertion = curve[: STEPS + 1], curve[STEPS + 1 :]
+    return area(deletion), area(insertion)
+
+
+def area(curve: NDArray[np.float64]) -> float:
+    """Integrate a curve over [0, 1] by trapezoids."""
+    return float((curve[:-1] + curve[1:]).mean() / 2)
+
+
+def both(
+    pixels: NDArray[np.uint8], order: NDArray[np.intp], preprocess: Preprocess
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the images of the deletion curve, then those of the insertion curve."""
+    empty = np.empty_like(pixels)
+    empty[:] = np.rint(np.array(preprocess.mean) * 255).astype(np.uint8)
+    for before, after in ((pixels, empty), (empty, pixels)):
+        for step in range(STEPS + 1):
+            mixed = before.copy().reshape(-1, pixels.shape[2])
+            chosen = order[: len(order) * step // STEPS]
+            mixed[chosen] = after.reshape(-1, pixels.shape[2])[chosen]
+            yield 0, mixed.reshape(pixels.shape)

@@ -1,13 +1,31 @@
-"""What travels to an explaining worker and back: plain records."""
+"""What is decided before workers start, and what travels to them and back: plain records."""
 
+import logging
 from dataclasses import dataclass
 
-from cnnvis_ray.config import Images
+from cnnvis_ray.config import Config, Images
 from cnnvis_ray.config.explanation import Explain
-from cnnvis_ray.explanation.aims import Kind
+from cnnvis_ray.explanation.aims import Kind, check_target, find_kind
+from cnnvis_ray.explanation.crops import Exemplar
+from cnnvis_ray.explanation.methods import (
+    METHODS,
+    check_guided,
+    check_methods,
+    choose_methods,
+    find_cam_layer,
+)
 from cnnvis_ray.images import Source
 from cnnvis_ray.ledger import Pass
-from cnnvis_ray.network import Layer, ResolvedNetwork
+from cnnvis_ray.network import (
+    Layer,
+    LayerTable,
+    ResolvedNetwork,
+    build_module,
+    check_coverage,
+    covers_head,
+)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +33,7 @@ class ExplanationSetup:
     """What all workers of an explanation share.
 
     Attributes:
-        kind: what the network's output is; None where heat maps are not asked.
+        kind: what the network's output is; None where its head has no weights.
         methods: those that this network can have.
         cam_layer: Grad-CAM's layer by name, empty where no method needs one.
         shown: the layers whose channels stand on image sheets.
@@ -33,6 +51,56 @@ class ExplanationSetup:
     cam_layer: str
     shown: tuple[Layer, ...]
     layers: dict[str, Layer]
+
+
+def decide_setup(
+    config: Config,
+    source: Source,
+    network: ResolvedNetwork,
+    table: LayerTable,
+    shown: tuple[Layer, ...],
+) -> ExplanationSetup:
+    """Decide what can be explained of a network, and log what cannot.
+
+    Args:
+        config: of the run.
+        source: where the images are.
+        network: with weights.
+        table: its layers.
+        shown: the layers of the section.
+
+    Raises:
+        RefusedError: the configuration asks for what the network does not have.
+    """
+    check_methods(config.explain.methods)
+    check_coverage(network, table, shown)
+    kind: Kind | None = None
+    methods: list[str] = []
+    cam_layer = ""
+    if covers_head(network, table):
+        kind = find_kind(config.explain.output, table.output, network.categories)
+        assert table.output is not None
+        check_target(config.explain.target, table.output)
+        methods = choose_methods(config.explain, network.preprocess.crop)
+        if any(METHODS[name].needs_relu_modules for name in methods):
+            check_guided(methods, build_module(network), network.preprocess)
+        if any(METHODS[name].needs_layer for name in methods):
+            cam_layer = find_cam_layer(table, config.explain.cam_layer).name
+    else:
+        log.info("explain: the weights hold no head, so there are sheets without heat maps")
+    return ExplanationSetup(
+        config.run_dir,
+        config.seed,
+        source,
+        config.images,
+        config.explain,
+        network,
+        kind,
+        tuple(methods),
+        cam_layer,
+        shown,
+        {layer.name: layer for layer in table.layers},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +125,12 @@ class HeatTask:
     unit: str
     owner: Pass
     images: tuple[Wanted, ...]
+    size: int = 1
 
-
-@dataclass(frozen=True, slots=True)
-class Exemplar:
-    """One crop: the channel's image of that rank, and the place of its maximum."""
-
-    channel: int
-    rank: int
-    image_id: int
-    key: str
-    value: float
-    y: int
-    x: int
+    @property
+    def name(self) -> str:
+        """The unit's name, for messages."""
+        return self.unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +141,12 @@ class CropTask:
     owner: Pass
     layer: str
     exemplars: tuple[Exemplar, ...]
+    size: int = 1
+
+    @property
+    def name(self) -> str:
+        """Layer and unit, for messages."""
+        return f"{self.layer} {self.unit}"
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -89,7 +156,17 @@ class CropTask:
 
 @dataclass(frozen=True, slots=True)
 class ExplanationReport:
-    """What became of a task: how many images were read, and which could not be."""
+    """How many images a task had, and the keys of those that could not be read."""
 
     images: int
     unreadable: tuple[str, ...]
+
+    @property
+    def rejects(self) -> int:
+        """How many images could not be read."""
+        return len(self.unreadable)
+
+    @property
+    def warnings(self) -> list[str]:
+        """One for each image that could not be read."""
+        return [f"image {key!r} cannot be read any more" for key in self.unreadable]

@@ -1,7 +1,11 @@
 """Extraction: images in, features, statistics, predictions and thumbnails out; without Ray."""
 
-from cnnvis_ray.extraction.dividing import ImageDivider
-from cnnvis_ray.extraction.tasks import ExtractionReport, ExtractionSetup, ExtractionTask
+from cnnvis_ray.extraction.tasks import (
+    ExtractionReport,
+    ExtractionSetup,
+    ExtractionTask,
+    ImageDivider,
+)
 from cnnvis_ray.extraction.worker import Extractor
 
 __all__ = ["ExtractionReport", "ExtractionSetup", "ExtractionTask", "Extractor", "ImageDivider"]

@@ -1,6 +1,6 @@
 """A unit's images as batches: decoded ahead in threads, cut by position in the unit.
 
-A reject leaves its place empty and a short batch is padded with zeros, so an image meets the same
+A reject leaves its slot empty and a short batch is padded with zeros, so an image meets the same
 arithmetic whoever shares its batch, and memory is bounded by the batch.
 """
 
@@ -43,7 +43,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class BatchImage:
-    """One usable image and its place in the batch."""
+    """One usable image and its position in the batch."""
 
     position: int
     image_id: int
@@ -66,22 +66,22 @@ class Batch:
 
     @property
     def positions(self) -> list[int]:
-        """Where in the batch the usable images stand."""
+        """Positions of the usable images."""
         return [image.position for image in self.images]
 
     def pixels(self, batch_size: int, preprocess: Preprocess) -> NDArray[np.uint8]:
-        """Lay the network input out as ``batch height width channel``; empty places are zero."""
+        """Return the network input, ``batch height width channel``; empty positions are zero."""
         side, colours = preprocess.crop, preprocess.channels
-        laid = np.zeros((batch_size, side, side, colours), np.uint8)
+        pixels = np.zeros((batch_size, side, side, colours), np.uint8)
         for image in self.images:
-            laid[image.position] = image.image.pixels
-        return laid
+            pixels[image.position] = image.image.pixels
+        return pixels
 
 
 def batches(
     setup: ExtractionSetup, task: ExtractionTask, reader: Reader, threads: int
 ) -> Iterator[Batch]:
-    """Decode a unit's images and give its batches in order.
+    """Decode a unit's images and yield its batches in order.
 
     Args:
         setup: preprocess, batch size and limits.

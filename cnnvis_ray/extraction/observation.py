@@ -14,13 +14,13 @@ from cnnvis_ray import channels
 from cnnvis_ray.channels import ImageResponses, Statistics
 from cnnvis_ray.errors import CnnvisError
 from cnnvis_ray.extraction.batches import Batch
-from cnnvis_ray.network import Pooling, channel_means, channel_peaks, places
+from cnnvis_ray.network import Pooling, channel_responses, places
 
 PLACES = 64  # of each image's map, whose activations are counted: seeded by the image alone
 
 
 class Observer:
-    """Takes in the activations of one unit, batch by batch.
+    """Reduces the activations of one unit, batch by batch, in float32.
 
     Attributes:
         statistics: by layer, of all batches so far.
@@ -37,7 +37,7 @@ class Observer:
         self.fractions = np.zeros((0, PLACES, 2))  # of the map's height and width
 
     def begin(self, batch: Batch) -> None:
-        """Say whose activations come next."""
+        """Set the batch whose activations come next."""
         self.batch = batch
         self.features = {}
         ids = [image.image_id for image in batch.images]
@@ -50,15 +50,14 @@ class Observer:
         kept = activation
         if len(self.batch.images) < len(activation):
             kept = activation[torch.tensor(self.batch.positions, device=activation.device)]
-        self.observe_statistics(layer, kept)
-        pooled = self.pooling(kept)
-        self.features[layer] = self.rows(layer, pooled)
+        with torch.autocast(activation.device.type, enabled=False):
+            self.observe_statistics(layer, kept)
+            self.features[layer] = self.rows(layer, self.pooling(kept))
 
     def observe_statistics(self, layer: str, activation: Tensor) -> None:
         """Merge the batch's map means and maxima."""
         assert self.batch is not None
-        means = channel_means(activation).float().cpu().numpy()
-        peaks = channel_peaks(activation).float().cpu().numpy()
+        means, peaks = (values.cpu().numpy() for values in channel_responses(activation))
         self.check_finite(layer, means)
 
         def find(image: NDArray[np.intp], channel: NDArray[np.intp]) -> NDArray[np.int32]:
@@ -72,7 +71,7 @@ class Observer:
         self.statistics[layer] = channels.observe(seen, responses)
 
     def rows(self, layer: str, pooled: Tensor) -> pa.Table:
-        """Make the batch's rows in the dtype of the schema."""
+        """Return the batch's features in the dtype of the schema."""
         assert self.batch is not None
         schema = self.schemas[layer]
         kind = schema.field("feature").type
@@ -84,7 +83,7 @@ class Observer:
         return pa.table([ids, cells], schema=schema)
 
     def check_finite(self, layer: str, values: NDArray[np.floating]) -> None:
-        """Refuse to store what is no number.
+        """Refuse to store NaN and infinity.
 
         Raises:
             CnnvisError: names layer and image.
@@ -95,14 +94,14 @@ class Observer:
             return
         key = self.batch.images[int(np.argmin(finite))].key
         raise CnnvisError(
-            f"layer {layer} gives values that its dtype cannot hold (NaN, infinite or above "
+            f"layer {layer} has values that its dtype cannot hold (NaN, infinite or above "
             f"65,504 in float16) for image {key!r}; set extract.dtype and extract.precision to "
-            "float32, or look at the network"
+            "float32, or check the network"
         )
 
 
 def sample(activation: Tensor, fractions: NDArray[np.float64]) -> Tensor:
-    """Take the activation at some places of each image.
+    """Select the activation at some places of each image.
 
     Args:
         activation: ``[batch, channels, height, width]`` or ``[batch, channels]``.

@@ -30,7 +30,7 @@ REJECTS = pa.schema(
 
 
 def features(layer: Layer, extract: Extract, width: int) -> pa.Schema:
-    """Make the schema of a layer's features.
+    """Return the schema of a layer's features.
 
     Args:
         layer: the layer.

@@ -1,6 +1,7 @@
-"""What travels to an extraction worker and back: plain records."""
+"""What travels to an extraction worker and back, and how a task is divided: plain records."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from cnnvis_ray.config import Extract, Images
 from cnnvis_ray.images import Source
@@ -32,7 +33,7 @@ class ExtractionTask:
     """One unit, and what of it is due.
 
     Attributes:
-        labels: one an image, in the unit's order.
+        labels: one per image, in the unit's order.
         images: the pass of rows and rejects, if it is due.
         passes: the passes of features that are due.
         rejects: slots that the images pass, done earlier, found unusable.
@@ -76,7 +77,7 @@ class ExtractionTask:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionReport:
-    """What became of a unit."""
+    """What one unit's extraction made."""
 
     rows: int
     rejects: int
@@ -89,10 +90,28 @@ class ExtractionReport:
         return "extract"
 
     def counts(self) -> dict[str, float]:
-        """Give what the counters count."""
+        """Return what the counters add up."""
         return {
             "images": self.rows,
             "rejects": self.rejects,
             "bytes": self.bytes,
             "seconds": self.seconds,
         }
+
+
+class ImageDivider:
+    """Halves a unit into probes, to find the images that end their worker's process."""
+
+    def probes(self, task: ExtractionTask) -> list[ExtractionTask]:
+        """Return the halves of a task as probes; a whole unit of one image is probed once."""
+        slots = [slot for slot, _ in task.wanted]
+        if len(slots) == 1:
+            return [] if task.only is not None else [replace(task, only=frozenset(slots))]
+        middle = len(slots) // 2
+        halves = (slots[:middle], slots[middle:])
+        return [replace(task, only=frozenset(half)) for half in halves if half]
+
+    def without(self, task: ExtractionTask, culprits: Sequence[ExtractionTask]) -> ExtractionTask:
+        """Return the task in which the probes' images become rejects."""
+        found = frozenset(slot for probe in culprits for slot, _ in probe.wanted)
+        return replace(task, crashed=task.crashed | found)

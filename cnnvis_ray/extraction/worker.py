@@ -28,6 +28,7 @@ from cnnvis_ray.network import (
     Prediction,
     build_module,
     capture,
+    forward_precision,
     make_pooling,
     prepare_device,
     top_predictions,
@@ -54,12 +55,12 @@ class Extractor:
         self.reader = setup.source.open()
 
     def __call__(self, task: ExtractionTask) -> ExtractionReport:
-        """Do one unit, with half the batch as often as the GPU's memory is too small.
+        """Extract one unit, halving the batch for as long as the GPU's memory is too small.
 
         Raises:
             torch.OutOfMemoryError: one image alone does not fit.
-            CnnvisError: an activation is no number, or an image that was usable when the unit
-                was first done is not now.
+            CnnvisError: an activation is NaN or infinite, or an image that was usable when the
+                unit was first done is not now.
         """
         while True:
             try:
@@ -70,7 +71,7 @@ class Extractor:
                 self.halve_batch()
 
     def halve_batch(self) -> None:
-        """Take half the batch from now on; contract 4 bounds what that changes."""
+        """Use half the batch from now on; values then differ by at most 1e-3 of the largest."""
         smaller = {"batch_size": self.setup.extract.batch_size // 2}
         extract = self.setup.extract.model_copy(update=smaller)
         self.setup = replace(self.setup, extract=extract)
@@ -81,7 +82,7 @@ class Extractor:
     def attempt(self, task: ExtractionTask) -> ExtractionReport:
         """Write a unit's shards, then its markers; a probe writes nothing."""
         started = time.monotonic()
-        schemas_due = self.feature_schemas(task)
+        schemas_due = {name: self.feature_schema(self.setup.layers[name]) for name in task.layers}
         observer = Observer(self.pooling, schemas_due, self.setup.extract.exemplars)
         if task.only is not None:
             with ThreadPoolExecutor(1) as behind:
@@ -96,18 +97,10 @@ class Extractor:
         rows = len(task.unit) - len(rejects) - len(task.rejects)
         return ExtractionReport(rows, len(rejects), written, time.monotonic() - started)
 
-    def feature_schemas(self, task: ExtractionTask) -> dict[str, pa.Schema]:
-        """Say what each layer's shard holds."""
-        return {layer.name: self.feature_schema(layer) for layer in self.layers(task)}
-
     def feature_schema(self, layer: Layer) -> pa.Schema:
-        """Say what one layer's shard holds."""
+        """Return the schema of one layer's shard."""
         width = self.pooling.width(layer.channels, layer.height, layer.width)
         return schemas.features(layer, self.setup.extract, width)
-
-    def layers(self, task: ExtractionTask) -> list[Layer]:
-        """Look up the layers that are due."""
-        return [self.setup.layers[name] for name in task.layers]
 
     def run_batches(
         self,
@@ -116,11 +109,13 @@ class Extractor:
         write: Write,
         behind: ThreadPoolExecutor,
     ) -> list[Reject]:
-        """Run the forward over a unit's batches; give the rejects met."""
+        """Run the forward over a unit's batches and return the rejects met."""
         rejects: list[Reject] = []
         waiting: deque[Future[None]] = deque()
         to_head = self.setup.predictions and task.images is not None
-        with capture(self.module, self.layers(task), observer, to_head=to_head) as forward:
+        layers = [self.setup.layers[name] for name in task.layers]
+        precise = forward_precision(self.device, self.setup.extract.precision)
+        with capture(self.module, layers, observer, to_head=to_head) as forward, precise:
             for batch in batches(self.setup, task, self.reader, self.threads):
                 rejects.extend(batch.rejects)
                 if not batch.images:
@@ -142,7 +137,7 @@ class Extractor:
         return preprocess.normalize(pixels, self.device)
 
     def image_rows(self, batch: Batch, output: torch.Tensor | None) -> pa.Table:
-        """Make the rows of the images themselves."""
+        """Return the rows of the images pass."""
         top5: list[object] = [None] * len(batch.images)
         if output is not None:
             categories = self.setup.network.categories
@@ -199,7 +194,7 @@ class UnitFiles:
             self.shards[layer].write(table)
 
     def commit(self, observer: Observer, rejects: list[Reject]) -> int:
-        """Write statistics, rejects and, last, the markers; give the bytes written."""
+        """Write statistics, rejects and, last, the markers; return the bytes written."""
         slots = tuple(reject.slot for reject in rejects)
         total = 0
         if self.task.images is not None:
@@ -217,7 +212,7 @@ class UnitFiles:
         return sum(file.bytes for file in files)
 
     def layer_files(self, layer: str, observer: Observer) -> tuple[ShardFile, ShardFile]:
-        """Give a layer's features and write its statistics."""
+        """Return the shard of a layer's features, and write its statistics."""
         num_channels = int(self.features[layer].metadata[b"shape"].split()[0])
         seen = observer.statistics.get(layer)
         if seen is None:  # nothing but rejects
@@ -240,13 +235,13 @@ class UnitFiles:
 
 
 def named(guess: Prediction) -> dict[str, int | str | float]:
-    """Lay a prediction out as its column does."""
+    """Return a prediction as its column holds it."""
     index, name, probability = guess
     return {"index": index, "name": name, "probability": probability}
 
 
 def crashed(task: ExtractionTask) -> list[Reject]:
-    """Make the rejects of the images that ended their worker's process each time."""
+    """Return the rejects of the images that ended their worker's process each time."""
     reason = "the worker's process died or hung each time it worked on this image alone"
     return [
         Reject(slot, image_id(task.unit.number, slot), key, "worker", reason)

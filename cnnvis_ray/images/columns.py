@@ -1,4 +1,4 @@
-"""Which column of a Parquet file holds images, and which their labels.
+"""Which column of a Parquet file holds images, and which holds their labels.
 
 Images are encoded bytes (JPEG, PNG, ...), in a binary column or in the field ``bytes`` of a struct
 (the ``{bytes, path}`` of Hugging Face data sets). Labels are strings or whole numbers; numbers
@@ -26,17 +26,17 @@ class ImageColumn:
 
     @property
     def path(self) -> str:
-        """The leaf to read, so that the struct's other fields are not."""
+        """The leaf to read; the struct's other fields are not read."""
         return self.name if self.field is None else f"{self.name}.{self.field}"
 
 
 def image_column(schema: pa.Schema, wanted: str | None, origin: str) -> ImageColumn:
-    """Choose the column of images.
+    """Return the column of images.
 
     Args:
         schema: of the file.
-        wanted: ``images.image_column``, or None to find the only, or usually named, one.
-        origin: what to call the file in a refusal.
+        wanted: ``images.image_column``, or None for the only one or the one with a usual name.
+        origin: the file's name in a refusal.
 
     Raises:
         RefusedError: there is no such column, it holds no bytes, or the choice is not clear.
@@ -59,7 +59,7 @@ def image_column(schema: pa.Schema, wanted: str | None, origin: str) -> ImageCol
 
 
 def column_of(field: pa.Field) -> ImageColumn | None:
-    """Say how a column holds bytes, if it does."""
+    """Return how a column holds bytes, or None."""
     if holds_bytes(field.type):
         return ImageColumn(field.name, None)
     if pa.types.is_struct(field.type):
@@ -79,13 +79,13 @@ def holds_bytes(kind: pa.DataType) -> bool:
 
 
 def refusal(schema: pa.Schema, problem: str) -> str:
-    """Say what a file holds and what is allowed."""
+    """Return a message with the columns of a file and what is allowed."""
     listed = ", ".join(f"{field.name} ({str(field.type)[:60]})" for field in schema)
     return f"{problem}; its columns: {listed}; allowed are binary, or a struct with binary bytes"
 
 
 def label_names(schema: pa.Schema, column: str) -> Sequence[str] | None:
-    """Read the class names that a Hugging Face schema carries for a column of numbers."""
+    """Return the class names that a Hugging Face schema carries for a column of numbers."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column]["names"]
@@ -104,3 +104,10 @@ def is_label(kind: pa.DataType) -> bool:
         or pa.types.is_string_view(kind)
         or pa.types.is_integer(kind)
     )
+
+
+def name_label(value: int | str | None, names: Sequence[str] | None) -> str | None:
+    """Return the name of a label; numbers outside the names, like Hugging Face's -1, have none."""
+    if value is None or names is None or isinstance(value, str):
+        return None if value is None else str(value)
+    return names[value] if 0 <= value < len(names) else None

@@ -4,13 +4,16 @@ They need no network, no disk and no data of the user's. Source: E. Alpaydin and
 Optical Recognition of Handwritten Digits, doi:10.24432/C50P49 (its test half).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from cnnvis_ray.images.entries import Listing
+from cnnvis_ray.images.entries import Entry, Listing
+from cnnvis_ray.images.labels import FindLabel, label_of_row
 from cnnvis_ray.images.rows import choose_rows, entries_of, row_of
-from cnnvis_ray.images.sources import Reader
+from cnnvis_ray.images.sources import Reader, Source
 
 NUM_DIGITS = 1797
 LARGEST_VALUE = 16
@@ -20,7 +23,7 @@ VERSION = "1998"
 
 
 @dataclass(frozen=True, slots=True)
-class DigitsSource:
+class DigitsSource(Source):
     """The digits; rows are chosen as in an HDF5 stack."""
 
     identity: str = "digits"
@@ -35,6 +38,12 @@ class DigitsSource:
         """Load the pixels, 115 kB."""
         return DigitsReader()
 
+    def find_labels(self, name: str, entries: Iterable[Entry]) -> FindLabel | None:
+        """Find the digit that a row shows."""
+        if name != "folder":
+            return None
+        return partial(label_of_row, [str(digit) for digit in load()[1]])
+
 
 class DigitsReader(Reader):
     """All digits in memory."""
@@ -43,11 +52,11 @@ class DigitsReader(Reader):
         self.pixels, _ = load()
 
     def fetch(self, key: str) -> np.ndarray:
-        """Give one digit, white on black, height width 3."""
+        """Return one digit, white on black, height width 3."""
         return np.repeat(self.pixels[row_of(key), :, :, None], 3, axis=2)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no handle is held."""
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:

@@ -25,11 +25,11 @@ class Entry:
 
     @property
     def num_images(self) -> int:
-        """How many images it stands for."""
+        """The number of images it stands for."""
         return 1 if self.rows is None else self.rows[1] - self.rows[0]
 
     def image_keys(self) -> Iterator[str]:
-        """Name its images in order."""
+        """Return the keys of its images in order."""
         if self.rows is None:
             yield self.key
         else:
@@ -38,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The present content of a source, in order.
+    """What a source holds now, in order.
 
     Attributes:
         chunk_rows: rows that are stored, and best read, together; 1 where it does not matter.
@@ -50,11 +50,11 @@ class Listing:
 
     @property
     def num_images(self) -> int:
-        """How many images the entries stand for."""
+        """The number of images that the entries stand for."""
         return sum(entry.num_images for entry in self.entries)
 
     def keys(self) -> Iterator[str]:
-        """Name all images in order."""
+        """Return the keys of all images in order."""
         return (key for entry in self.entries for key in entry.image_keys())
 
 
@@ -93,7 +93,7 @@ def pieces(entry: Entry, unit_size: int, chunk_rows: int) -> Iterator[Entry]:
 
 
 def piece_end(start: int, unit_size: int, chunk_rows: int) -> int:
-    """Find where a piece that starts at a row ends.
+    """Return the end of a piece that starts at a row.
 
     Boundaries depend on the row number alone, so rows that are added later do not move them.
     """
@@ -108,7 +108,7 @@ def piece_end(start: int, unit_size: int, chunk_rows: int) -> int:
 
 
 def images_of(entries: Sequence[Entry]) -> Iterator[tuple[int, str, str]]:
-    """Expand a work unit into slot, key and version of each of its images, slots from 0."""
+    """Return slot, key and version of each image of a work unit, slots from 0."""
     named = ((key, entry.version) for entry in entries for key in entry.image_keys())
     for slot, (key, version) in enumerate(named):
         yield slot, key, version

@@ -1,35 +1,41 @@
-"""The class of an image by its key: from the source itself, an HDF5 data set or a table.
+"""The class of an image by its key: from the source itself or from a table of key and label.
 
-``folder`` means what the source carries: the first sub-folder, the digit's class, a Parquet
-file's column ``label``, a tar sample's ``.cls`` or ``.json``; an HDF5 stack carries none unless a
-data set is named. ``label_names`` renames classes; a class that it does not name keeps its own.
+``folder`` means what the source carries: the first sub-folder, the digit's class, a Parquet file's
+column ``label``, a tar sample's ``.cls`` or ``.json``; ``parent`` is the last sub-folder. An HDF5
+stack carries none unless a data set is named. Tables are CSV or Parquet, at a path or URI.
+``label_names`` renames classes; a class that it does not name keeps its own name.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import csv
+import io
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePosixPath
+from typing import BinaryIO
 
-import h5py
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
-from cnnvis_ray.config import Images
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.images import digits, shards
-from cnnvis_ray.images.digits import DigitsSource
-from cnnvis_ray.images.folder import FolderSource
-from cnnvis_ray.images.hdf5 import Hdf5Source
-from cnnvis_ray.images.label_tables import is_table, read_table
-from cnnvis_ray.images.names import first_folder
-from cnnvis_ray.images.parquet import ParquetSource
-from cnnvis_ray.images.remote import RemoteFolderSource
-from cnnvis_ray.images.rows import KEY, row_of
-from cnnvis_ray.images.shard_labels import parquet_labels, tar_labels
-from cnnvis_ray.images.sources import Source
-from cnnvis_ray.images.stacks import describe, find, opened
-from cnnvis_ray.images.tars import TarSource
-from cnnvis_ray.storage import StoreError
+from cnnvis_ray.images.names import first_folder, last_folder
+from cnnvis_ray.images.rows import row_of
+from cnnvis_ray.storage import StoreError, locate, store_errors
+
+logger = logging.getLogger(__name__)
 
 FindLabel = Callable[[str], str | None]
+Pairs = Iterator[tuple[object, object]]
+
+COLUMNS = ("key", "label")
+REPEAT = re.compile(r"(.*\d)#\d+", re.DOTALL)
+"""The key of a repeated row, in an archive or alone; a file's key ends with its suffix."""
+
+SPLITS = frozenset(["train", "training", "val", "valid", "validation", "dev", "test", "testing"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,116 +51,147 @@ class Labels:
     names: Mapping[str, str]
 
     def of(self, key: str) -> str | None:
-        """Say the label of an image, or None where it has none."""
+        """Return the label of an image, or None where it has none."""
         label = self.find(key)
         return None if label is None else self.names.get(label, label)
 
 
-def read_labels(config: Images, source: Source) -> Labels:
-    """Read what ``images.labels`` and ``images.label_names`` name.
-
-    Raises:
-        RefusedError: there is no such table or data set, or it does not fit the source.
-    """
-    return Labels(choose(config, source), read_names(config.label_names))
-
-
-def check_labels(config: Images, labels: Labels, keys: Iterable[str]) -> None:
-    """Check that a table of labels is about these images.
-
-    Raises:
-        RefusedError: it names none of them.
-    """
-    if config.labels is None or not is_table(config.labels):
-        return
-    first = None
-    for key in keys:
-        if labels.find(key) is not None:
-            return
-        first = first or key
-    if first is not None:
-        raise RefusedError(
-            f"images.labels {config.labels!r} names none of the images of {config.source!r}; "
-            f"its column key must hold keys such as {first!r}"
-        )
-
-
-def choose(config: Images, source: Source) -> FindLabel:
-    """Choose where labels are looked up."""
-    if config.labels is None:
-        return no_label
-    if config.labels == "folder":
-        return carried(source)
-    if is_table(config.labels):
-        return partial(label_in_table, read_table(config.labels))
-    if isinstance(source, ParquetSource):
-        return parquet_labels(source, config.labels) or no_label
-    if isinstance(source, Hdf5Source):
-        return partial(label_of_row, read_dataset(source, config.labels))
-    raise RefusedError(
-        f"images.labels {config.labels!r}: allowed are folder, null, or a .csv or .parquet table "
-        "of key and label; a data set's name only for an HDF5 source, a column's for Parquet"
-    )
-
-
-def carried(source: Source) -> FindLabel:
-    """Look labels up where the source itself has them."""
-    if isinstance(source, FolderSource | RemoteFolderSource):
-        return first_folder
-    if isinstance(source, ParquetSource):
-        return parquet_labels(source, None) or no_label
-    if isinstance(source, TarSource):
-        return tar_labels(source)
-    if isinstance(source, DigitsSource):
-        return partial(label_of_row, [str(digit) for digit in digits.load()[1]])
-    return no_label
-
-
 def no_label(key: str) -> None:
-    """Know no image's label."""
+    """Return None: no image has a label."""
 
 
 def label_of_row(labels: Sequence[str], key: str) -> str:
-    """Look up a row's label; a repeat has that of its row."""
+    """Return a row's label; a repeat has that of its row."""
     return labels[row_of(key)]
 
 
 def label_in_table(table: Mapping[str, str], key: str) -> str | None:
-    """Look up a key's label; a repeat that is not named has that of its row."""
+    """Return a key's label; a repeat that the table does not name has that of its row."""
     label = table.get(key)
-    if label is None and (match := KEY.fullmatch(key)):
+    if label is None and (match := REPEAT.fullmatch(key)):
         return table.get(match[1])
     return label
 
 
-def read_dataset(source: Hdf5Source, name: str) -> list[str]:
-    """Read labels, strings or whole numbers, that stand row by row beside an HDF5 stack."""
-    with opened(source.path) as file:
-        dataset = find(file, name)
-        num_rows = find(file, source.dataset).shape[0]
-        text = h5py.check_string_dtype(dataset.dtype) is not None
-        if dataset.shape != (num_rows,) or not (text or dataset.dtype.kind in "iu"):
-            raise RefusedError(
-                f"images.labels {name!r} is {describe(dataset)}; "
-                f"allowed are {num_rows} strings or whole numbers, one a row of {source.dataset}"
-            )
-        values = dataset.asstr(errors="replace")[:] if text else dataset[:]
-    return [str(value) for value in values]
+def label_by_folder(name: str, keys: Iterable[str]) -> FindLabel | None:
+    """Return the label that ``images.labels: folder`` or ``parent`` takes from a path.
+
+    Args:
+        name: ``images.labels``.
+        keys: paths of the images below their source, to warn of sub-folders that are splits.
+    """
+    if name == "parent":
+        return last_folder
+    if name != "folder":
+        return None
+    firsts: set[str] = set()
+    deeper = False
+    for key in keys:
+        firsts.add(first_folder(key) or "")
+        deeper = deeper or key.count("/") > 1
+    if deeper and firsts and {first.lower() for first in firsts} <= SPLITS:
+        logger.warning(
+            "images.labels: folder takes the first sub-folders (%s), which look like splits; "
+            "images.labels: parent takes the last ones",
+            ", ".join(sorted(firsts)),
+        )
+    return first_folder
+
+
+def is_table(name: str) -> bool:
+    """Whether ``images.labels`` names a table."""
+    return PurePosixPath(name).suffix.lower() in TABLES
+
+
+def find_in_table(name: str, source: object, keys: Iterable[str]) -> FindLabel:
+    """Read a table of labels and check that it is about these images.
+
+    Raises:
+        RefusedError: it cannot be read, contradicts itself, or names none of the images.
+    """
+    find = partial(label_in_table, read_table(name))
+    first = None
+    for key in keys:
+        if find(key) is not None:
+            return find
+        first = first or key
+    if first is not None:
+        raise RefusedError(
+            f"images.labels {name!r} names none of the images of {source!r}; "
+            f"its column key must hold keys such as {first!r}"
+        )
+    return find
+
+
+def read_table(address: str) -> dict[str, str]:
+    """Read a table; keys without a label are left out.
+
+    Raises:
+        RefusedError: the file cannot be read, has no such columns, or contradicts itself.
+    """
+    labels: dict[str, str] = {}
+    with reading("images.labels", address) as file:
+        for key, label in TABLES[PurePosixPath(address).suffix.lower()](file, address):
+            if key is None or label is None or label == "":
+                continue
+            if labels.setdefault(str(key), str(label)) != str(label):
+                raise RefusedError(f"images.labels {address!r} has two labels for key {key!r}")
+    return labels
+
+
+def read_csv(file: BinaryIO, address: str) -> Pairs:
+    """Read key and label from a CSV with a header."""
+    rows = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig"), newline=""))
+    check_columns(rows.fieldnames or (), address)
+    for row in rows:
+        yield row["key"], row["label"]
+
+
+def read_parquet(file: BinaryIO, address: str) -> Pairs:
+    """Read key and label from a Parquet file."""
+    # read whole: a Python file that pyarrow's threads hold can abort the interpreter at its end
+    with pq.ParquetFile(pa.BufferReader(file.read()), pre_buffer=False) as table:
+        check_columns(table.schema_arrow.names, address)
+        for batch in table.iter_batches(columns=list(COLUMNS)):
+            yield from zip(batch["key"].to_pylist(), batch["label"].to_pylist(), strict=True)
+
+
+TABLES: dict[str, Callable[[BinaryIO, str], Pairs]] = {".csv": read_csv, ".parquet": read_parquet}
+"""The reader of each kind of table, by the file's suffix."""
+
+
+def check_columns(columns: Iterable[str], address: str) -> None:
+    """Refuse a table without the two columns."""
+    present = list(columns)
+    if not set(COLUMNS) <= set(present):
+        raise RefusedError(
+            f"images.labels {address!r} has columns {', '.join(present) or 'none'}; "
+            f"needed are {' and '.join(COLUMNS)}"
+        )
+
+
+@contextmanager
+def reading(key: str, address: str) -> Iterator[BinaryIO]:
+    """Open a file that the configuration names; what cannot be read is refused in one line."""
+    try:
+        file_system, path = locate(address)
+        with store_errors(address), file_system.open(path, "rb") as file:
+            yield file
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, yaml.YAMLError) as failure:
+        reason = failure.strerror if isinstance(failure, StoreError) else failure
+        raise RefusedError(
+            f"cannot read {key} {address!r}: {' '.join(str(reason).split())}"
+        ) from None
 
 
 def read_names(names: Mapping[str, str] | str | None) -> Mapping[str, str]:
-    """Read the renaming of classes, from the configuration or a YAML file of it."""
+    """Return the renaming of classes, from the configuration or a YAML file of it."""
     if not isinstance(names, str):
         return dict(names or {})
-    try:
-        with shards.opened(names) as file:
-            read = yaml.safe_load(file.read().decode())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as failure:
-        reason = failure.strerror if isinstance(failure, StoreError) else failure
-        text = " ".join(str(reason).split())
-        raise RefusedError(f"cannot read images.label_names {names!r}: {text}") from None
+    with reading("images.label_names", names) as file:
+        read = yaml.safe_load(file.read().decode())
     if not isinstance(read, dict) or any(isinstance(name, dict | list) for name in read.values()):
         raise RefusedError(
-            f"images.label_names {names!r} is no YAML mapping of class to name, like cane: dog"
+            f"images.label_names {names!r} is not a YAML mapping of class to name, like cane: dog"
         )
     return {str(label): str(name) for label, name in read.items()}

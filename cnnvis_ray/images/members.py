@@ -2,7 +2,7 @@
 
 WebDataset's form: members that share a path up to the first dot of the base name are one sample
 (``a/0001.jpg``, ``a/0001.cls``, ``a/0001.json``). What counts as an image is what counts in a
-folder (`scanning`). Nothing is ever unpacked to disk, so no member's path can lead outside, and
+folder (`names`). Nothing is ever unpacked to disk, so no member's path can lead outside, and
 links and devices are passed over. Headers are bounded before they are read. Of two members of one
 path the later counts, as in unpacking.
 
@@ -18,8 +18,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.images.names import key_of
-from cnnvis_ray.images.scanning import SKIPPED_FOLDERS, is_image_name
+from cnnvis_ray.images.names import is_hidden, is_image_name, key_of
 
 BLOCK = 512
 MAX_HEADER_BYTES = 1 << 20
@@ -51,7 +50,7 @@ class Index:
 
 
 class Headers:
-    """A file of which `tarfile` may read no more at a time than a header takes."""
+    """A file from which `tarfile` may read no more at a time than a header takes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -67,7 +66,7 @@ class Headers:
         return self.file.seek(position)
 
     def tell(self) -> int:
-        """Say the byte."""
+        """Return the position."""
         return self.file.tell()
 
 
@@ -75,7 +74,7 @@ def index_of(file: BinaryIO, name: str) -> Index:
     """Read an archive's headers.
 
     Raises:
-        RefusedError: it is compressed, damaged, truncated, or no tar archive.
+        RefusedError: it is compressed, damaged, truncated, or not a tar archive.
     """
     begin = file.read(BLOCK)
     for magic, kind in COMPRESSIONS.items():
@@ -91,7 +90,7 @@ def index_of(file: BinaryIO, name: str) -> Index:
     except (tarfile.TarError, ValueError, OverflowError) as failure:
         text = " ".join(str(failure).split())[:160]
         raise RefusedError(
-            f"images.source: {name!r} is no tar archive, truncated or damaged: {text}"
+            f"images.source: {name!r} is not a tar archive, truncated or damaged: {text}"
         ) from None
 
 
@@ -105,7 +104,7 @@ def indexed(file: BinaryIO, index: Index) -> Index:
             if member.isreg() and not member.issparse():
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"it ends within {member.name!r}")
-                num_others += not note(index, member)
+                num_others += not add_member(index, member)
             archive.members.clear()
         end = archive.offset
     file.seek(end)
@@ -114,11 +113,11 @@ def indexed(file: BinaryIO, index: Index) -> Index:
     return Index(index.images, index.labels, num_others)
 
 
-def note(index: Index, member: tarfile.TarInfo) -> bool:
-    """Take a member into an index if it is an image or a label."""
+def add_member(index: Index, member: tarfile.TarInfo) -> bool:
+    """Add a member to an index if it is an image or a label; return whether it is."""
     raw = member.name.encode("utf-8", "surrogateescape").removeprefix(b"./")
     *folders, last = raw.split(b"/")
-    if last.startswith(b".") or SKIPPED_FOLDERS & set(folders):
+    if is_hidden((*folders, last)):
         return False
     path, place = key_of(raw), (member.offset_data, member.size)
     if is_image_name(last):
@@ -139,7 +138,7 @@ def split_sample(path: str) -> tuple[str, str]:
 
 
 def label_in(data: bytes, suffix: str) -> str | None:
-    """Read the label in a ``.cls`` (text) or ``.json`` (``label`` or ``cls``) member."""
+    """Return the label in a ``.cls`` (text) or ``.json`` (``label`` or ``cls``) member."""
     if suffix == "cls":
         return data.decode("utf-8", "replace").strip() or None
     try:

@@ -1,15 +1,15 @@
-"""Images as bytes in Parquet files, one a row.
+"""Images as bytes in Parquet files, one per row.
 
-Listing reads the footers alone: an entry a file, however many rows it has. Rows are read forward,
+Listing reads the footers alone: one entry per file of any length. Rows are read forward,
 one at a time, within a row group: a reader's memory is that of a few images and not of a group,
 and neither a long group nor one that expands (a dictionary of few large values) can fill it. Units
-are cut along the row groups; a row before the ones last read starts its group anew.
+are cut along the row groups; a row before the ones last read starts its group again.
 """
 
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,23 +18,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cnnvis_ray.errors import ImageRejectedError, RefusedError
-from cnnvis_ray.images.columns import ImageColumn, image_column
-from cnnvis_ray.images.entries import Listing
+from cnnvis_ray.images.columns import (
+    ImageColumn,
+    image_column,
+    is_label,
+    label_names,
+    name_label,
+)
+from cnnvis_ray.images.entries import Entry, Listing
 from cnnvis_ray.images.folder import MAX_FILE_BYTES
+from cnnvis_ray.images.labels import FindLabel, no_label
+from cnnvis_ray.images.memory import allocate_once
 from cnnvis_ray.images.rows import choose_rows, row_of, shard_entries
 from cnnvis_ray.images.shards import (
     Shard,
+    ShardLabels,
     look_into,
     opened,
     refusing,
     shard_of,
     version_at,
 )
-from cnnvis_ray.images.sources import Reader
-from cnnvis_ray.storage import is_local, locate, told
+from cnnvis_ray.images.sources import Reader, Source
+from cnnvis_ray.storage import is_local, locate, store_errors
 
 READ_BYTES = 1 << 20
-"""Read at once from a column; without it a whole column of a row group would be."""
+"""Read at a time from a column; without it the whole column of a row group would be."""
+
+USUAL_LABELS = "label"
+"""The column that ``labels: folder`` means, if there is one."""
 
 WINDOW_ROWS, WINDOW_BYTES = 64, 64 << 20
 """What stays of the rows last read, for threads that ask out of order."""
@@ -42,7 +54,7 @@ WINDOW_ROWS, WINDOW_BYTES = 64, 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a Parquet file's end says."""
+    """What the end of a Parquet file states."""
 
     rows: int
     group_rows: int
@@ -50,18 +62,16 @@ class Footer:
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetSource:
+class ParquetSource(Source):
     """Parquet files with a column of encoded images.
 
     Attributes:
-        identity: kind and place as configured.
         shards: the files, in order.
         column: ``images.image_column``.
         indices: which rows, counted through all shards, as configured.
         limit: how many of the first of these are used, or None for all.
     """
 
-    identity: str
     shards: tuple[Shard, ...]
     column: str | None = None
     indices: tuple[int, ...] | str | None = None
@@ -94,8 +104,40 @@ class ParquetSource:
                 return Footer(data.num_rows, max(1, group_rows), version)
 
     def open(self) -> "ParquetReader":
-        """Open for reading; files are opened as they are asked for."""
+        """Open for reading; files are opened when they are needed."""
         return ParquetReader(self.shards, self.column)
+
+    def find_labels(self, name: str, entries: Iterable[Entry]) -> FindLabel | None:
+        """Find labels in a column; ``folder`` is the column `USUAL_LABELS`, if there is one."""
+        first = self.shards[0]
+        with refusing(first.address), parquet_file(first) as file:
+            schema = file.schema_arrow
+        column = USUAL_LABELS if name == "folder" else name
+        if column in schema.names and is_label(schema.field(column).type):
+            return ShardLabels(self.shards, ColumnOf(column))
+        if name == "folder":
+            return no_label
+        usable = [field.name for field in schema if is_label(field.type)]
+        raise RefusedError(
+            f"images.labels {name!r} is not a column of strings or whole numbers in "
+            f"{first.name!r}; such columns: {', '.join(usable) or 'none'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnOf:
+    """Reads the labels of one file."""
+
+    name: str
+
+    def __call__(self, shard: Shard) -> FindLabel:
+        """Read the column."""
+        with parquet_file(shard) as file:
+            if self.name not in file.schema_arrow.names:
+                raise RefusedError(f"images.labels: {shard.name!r} has no column {self.name!r}")
+            values = file.read(columns=[self.name])[self.name]
+            names = label_names(file.schema_arrow, self.name)
+        return lambda own: name_label(values[row_of(own)].as_py(), names)
 
 
 @contextmanager
@@ -103,7 +145,7 @@ def parquet_file(shard: Shard) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file and read its footer.
 
     Raises:
-        RefusedError: it is no Parquet file, or truncated.
+        RefusedError: it is not a Parquet file, or truncated.
     """
     with ExitStack() as stack:
         file_system, path = locate(shard.address)
@@ -115,19 +157,19 @@ def parquet_file(shard: Shard) -> Iterator[pq.ParquetFile]:
         try:
             file = pq.ParquetFile(handle, buffer_size=READ_BYTES, pre_buffer=False)
         except (pa.ArrowException, OSError) as failure:
-            if of_the_place(failure):
+            if may_pass(failure):
                 raise
             text = " ".join(str(failure).split())[:160]
             raise RefusedError(
-                f"images.source: {shard.name!r} is no Parquet file or is truncated: {text}"
+                f"images.source: {shard.name!r} is not a Parquet file or is truncated: {text}"
             ) from None
         yield stack.enter_context(file)
 
 
-def of_the_place(failure: BaseException) -> bool:
-    """Whether a disk or store is in trouble; damaged content is Arrow's bare `OSError`."""
+def may_pass(failure: BaseException) -> bool:
+    """Whether a disk, a store or memory failed; damaged content is Arrow's bare `OSError`."""
     bare = type(failure) is OSError and failure.errno is None and failure.__cause__ is None
-    return isinstance(failure, OSError) and not bare
+    return (isinstance(failure, OSError) and not bare) or isinstance(failure, MemoryError)
 
 
 class ParquetReader(Reader):
@@ -146,9 +188,12 @@ class ParquetReader(Reader):
     def fetch(self, key: str) -> bytes:
         """Read the bytes of one row."""
         name, row = shard_of(key, self.shards)
-        with self.lock, told(self.shards[name]):
-            self.turn_to(name)
-            data = self.group_with(row_of(row)).read(row_of(row))
+        with self.lock, store_errors(self.shards[name]):
+            try:
+                data = self.read(name, row_of(row))
+            except MemoryError:
+                allocate_once(MAX_FILE_BYTES)
+                data = self.read_again(name, row_of(row))
         if data is None:
             raise ImageRejectedError("read", "the row holds no image bytes")
         if len(data) > MAX_FILE_BYTES:
@@ -156,6 +201,25 @@ class ParquetReader(Reader):
                 "read", f"{len(data)} bytes; at most {MAX_FILE_BYTES} are read"
             )
         return data
+
+    def read(self, name: str, row: int) -> bytes | None:
+        """Read a row; after a failure that may pass, the next call opens the file again."""
+        try:
+            self.turn_to(name)
+            return self.group_with(row).read(row)
+        except ImageRejectedError:
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def read_again(self, name: str, row: int) -> bytes | None:
+        """Read a row for which memory was seen to be free, or reject it."""
+        try:
+            return self.read(name, row)
+        except MemoryError:
+            reason = f"row {row}: it requests more than {MAX_FILE_BYTES} bytes of memory"
+            raise ImageRejectedError("read", reason) from None
 
     def turn_to(self, name: str) -> None:
         """Open a shard, unless it is open."""
@@ -172,7 +236,7 @@ class ParquetReader(Reader):
         self.file, self.shard = file, name
 
     def group_with(self, row: int) -> "Group":
-        """Give the row group that holds a row, standing before or shortly behind it."""
+        """Return the row group that holds a row and is not past it."""
         if not 0 <= row < self.starts[-1]:
             raise ImageRejectedError("read", f"row {row}: the file has {self.starts[-1]} rows")
         index = bisect_right(self.starts, row) - 1
@@ -222,7 +286,7 @@ class Group:
         try:
             value = next(self.batches).column(0)[0].as_py()
         except (pa.ArrowException, OSError, StopIteration) as failure:
-            if of_the_place(failure):
+            if may_pass(failure):
                 raise
             text = " ".join(str(failure).split()) or "it ends too early"
             self.damage = f"row group {self.index} is damaged at row {self.next_row}: {text}"[:200]

@@ -23,19 +23,19 @@ def prepared(
     threads: int,
     ahead: int,
 ) -> Generator[tuple[int, str, T | ImageRejectedError], None, None]:
-    """Fetch, decode and prepare images in threads; give slot, key and result in order.
+    """Fetch, decode and prepare images in threads; yield slot, key and result in order.
 
     Args:
         reader: an open source, safe to use from threads.
         items: slot and key of each image; taken only as far as the look-ahead goes.
         prepare: what a thread makes of a decoded image; an `ImageRejectedError` that it raises
-            is given like one of the decoder.
+            is yielded like one of the decoder.
         max_pixels: as in `decode`.
         threads: how many images are worked on at once.
-        ahead: how many images are in memory at most, the one last given included.
+        ahead: how many images are in memory at most, the one last yielded included.
 
     Raises:
-        Exception: whatever is no fault of one image, at the place of the image that met it.
+        Exception: whatever is not a fault of one image, at the position of that image.
     """
 
     def work(key: str) -> T | ImageRejectedError:

@@ -1,8 +1,9 @@
 """Choosing rows of an archive: `images.indices` and `images.limit`, and the keys of rows.
 
-Indices are a list, a range like ``"0:2000"`` or ``"::2"``, or a file with one number a line. Order
-and repeats are kept: the second appearance of row 17 has the key ``17#1``, the third ``17#2``.
-Rows are counted from 0; what lies outside the archive is refused, never left out in silence.
+Indices are a list, a range like ``"0:2000"`` or ``"::2"``, or a file with one number per line.
+Order and repeats are kept: the second appearance of row 17 has the key ``17#1``, the third
+``17#2``.
+Rows are counted from 0; what lies outside the archive is refused, not left out silently.
 """
 
 import re
@@ -19,21 +20,21 @@ KEY = re.compile(r"(\d+)(?:#\d+)?")
 
 
 def row_of(key: str) -> int:
-    """Read the row number out of a row's key.
+    """Return the row number in a row's key.
 
     Raises:
-        ValueError: the key names no row.
+        ValueError: the key does not name a row.
     """
     match = KEY.fullmatch(key)
     if match is None:
-        raise ValueError(f"{key!r} is no row's key, like 17 or 17#1")
+        raise ValueError(f"{key!r} is not a row's key, like 17 or 17#1")
     return int(match[1])
 
 
 def choose_rows(
     indices: Sequence[int] | str | None, limit: int | None, num_rows: int
 ) -> Sequence[int]:
-    """Choose the rows that the configuration names, the first ``limit`` of them.
+    """Return the rows that the configuration names, the first ``limit`` of them.
 
     Raises:
         RefusedError: the indices are malformed, name no row, or a row that does not exist.
@@ -64,13 +65,14 @@ def rows_in_range(text: str, match: re.Match[str], num_rows: int) -> range:
 
 
 def rows_in_file(path: Path) -> list[int]:
-    """Read one row number a line; empty lines are passed over."""
+    """Read one row number per line; empty lines are passed over."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else "not UTF-8 text"
         raise RefusedError(
             f"images.indices {str(path)!r} is neither a range like 0:2000 nor a readable file "
-            f"with one number a line ({reason(failure)})"
+            f"with one number per line ({reason})"
         ) from None
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -85,11 +87,6 @@ def rows_in_file(path: Path) -> list[int]:
     return rows
 
 
-def reason(failure: OSError | UnicodeDecodeError) -> str:
-    """Say why a text file cannot be read."""
-    return str(failure.strerror) if isinstance(failure, OSError) else "not UTF-8 text"
-
-
 def check_bounds(rows: Sequence[int], num_rows: int) -> None:
     """Refuse rows that the archive does not have."""
     lowest, highest = (rows[0], rows[-1]) if isinstance(rows, range) else (min(rows), max(rows))
@@ -102,7 +99,7 @@ def check_bounds(rows: Sequence[int], num_rows: int) -> None:
 
 
 def entries_of(rows: Sequence[int], version: str) -> tuple[Entry, ...]:
-    """Write rows as entries: one for a contiguous range, otherwise one a row."""
+    """Return rows as entries: one for a contiguous range, otherwise one per row."""
     if (span := contiguous(rows)) is not None:
         return (Entry("", version, (span.start, span.stop)),)
     return tuple(Entry(key, version) for key in keys_of(rows))
@@ -111,7 +108,7 @@ def entries_of(rows: Sequence[int], version: str) -> tuple[Entry, ...]:
 def shard_entries(
     rows: Sequence[int], shards: Sequence[tuple[str, str, int]]
 ) -> tuple[Entry, ...]:
-    """Write rows, counted through several archives, as entries of each.
+    """Return rows, counted through several archives, as entries of each.
 
     Args:
         rows: chosen rows.
@@ -128,15 +125,15 @@ def shard_entries(
         )
     entries = []
     for row, key in zip(rows, keys_of(rows), strict=True):
-        place = bisect_right(ends, row)
-        prefix, version, _ = shards[place]
+        at = bisect_right(ends, row)
+        prefix, version, _ = shards[at]
         _, mark, repeat = key.partition("#")
-        entries.append(Entry(f"{prefix}{row - starts[place]}{mark}{repeat}", version))
+        entries.append(Entry(f"{prefix}{row - starts[at]}{mark}{repeat}", version))
     return tuple(entries)
 
 
 def contiguous(rows: Sequence[int]) -> range | None:
-    """Give rows that follow one another as a range."""
+    """Return rows that follow one another as a range, others as None."""
     span = range(rows[0], rows[0] + len(rows))
     if rows == span or (rows[-1] == span[-1] and list(rows) == list(span)):
         return span
@@ -144,7 +141,7 @@ def contiguous(rows: Sequence[int]) -> range | None:
 
 
 def keys_of(rows: Sequence[int]) -> Iterator[str]:
-    """Name rows so that repeats have names of their own."""
+    """Return the keys of rows; repeats have keys of their own."""
     if isinstance(rows, range):
         yield from map(str, rows)
         return

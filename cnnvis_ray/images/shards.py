@@ -5,8 +5,9 @@ the file's base name, or, for a glob over several folders, the path below the pa
 that has no wildcard. Two shards of one name are refused: their images would have the same keys.
 """
 
+import logging
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,9 +16,12 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, TypeVar
 
 from cnnvis_ray.errors import ImageRejectedError, RefusedError
-from cnnvis_ray.images.names import key_of
-from cnnvis_ray.storage import StoreError, is_local, locate, public, told, version_of
-from cnnvis_ray.storage.troubles import CODES
+from cnnvis_ray.images.labels import FindLabel
+from cnnvis_ray.images.names import is_hidden, key_of
+from cnnvis_ray.storage import StoreError, is_local, locate, redact, store_errors, version_of
+from cnnvis_ray.storage.store_errors import CODES
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -25,8 +29,11 @@ WILDCARDS = frozenset("*?[")
 AT_ONCE = 16
 """Shards that are looked into at a time."""
 
+KEPT_SHARDS = 4
+"""Shards whose labels are kept: images are looked up in order, so each shard is read once."""
+
 CONFIGURED = frozenset(number for number, _ in CODES.values())
-"""What a store says to a wrong configuration, against trouble that passes."""
+"""Errors of a wrong configuration, against failures that may pass by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +49,15 @@ class Shard:
     address: str
 
 
-def find_shards(sources: Sequence[str]) -> tuple[Shard, ...]:
+def find_shards(sources: Sequence[str], run_dir: str = "") -> tuple[Shard, ...]:
     """Find the files that paths, URIs and globs name, in order; those of a glob sorted.
+
+    A glob passes over hidden files and folders, and over the run directory's own files.
 
     Raises:
         RefusedError: an item names nothing, or two shards have one name.
     """
-    shards = tuple(shard for source in sources for shard in matching(source))
+    shards = tuple(shard for source in sources for shard in find_matching(source, run_dir))
     names = Counter(shard.name for shard in shards)
     twice = next((name for name, count in names.items() if count > 1), None)
     if twice is not None:
@@ -59,23 +68,35 @@ def find_shards(sources: Sequence[str]) -> tuple[Shard, ...]:
     return shards
 
 
-def matching(source: str) -> Iterator[Shard]:
-    """Give the shards of one path, URI or glob."""
+def find_matching(source: str, run_dir: str) -> Iterator[Shard]:
+    """Find the shards of one path, URI or glob."""
     with refusing(source):
         file_system, path = locate(source)
         if not is_glob(source):
             yield Shard(name_of(path, str(PurePosixPath(path).parent)), address_of(source, path))
             return
         found = sorted(file_system.glob(path))
-    visible = [one for one in found if not PurePosixPath(one).name.startswith(".")]
+    base = fixed_part(path)
+    hidden_too = is_hidden(os.fsencode(path.removeprefix(base)).split(b"/"))
+    visible = [
+        one
+        for one in found
+        if hidden_too or not is_hidden(os.fsencode(one.removeprefix(base)).split(b"/"))
+    ]
+    if run_dir:
+        own = locate(run_dir)[1].rstrip("/") + "/"
+        mine = {one for one in visible if one.startswith(own)}
+        if mine:
+            logger.warning("%s: passed over %d files of the run directory", source, len(mine))
+            visible = [one for one in visible if one not in mine]
     if not visible:
-        raise RefusedError(f"images.source {public(source)!r} matches no file")
+        raise RefusedError(f"images.source {redact(source)!r} matches no file")
     for one in visible:
-        yield Shard(name_of(one, fixed_part(path)), address_of(source, one))
+        yield Shard(name_of(one, base), address_of(source, one))
 
 
 def is_glob(source: str) -> bool:
-    """Whether a source is a pattern; a local file of just that name is none."""
+    """Whether a source is a pattern; the name of an existing local file is not."""
     if not WILDCARDS & set(source):
         return False
     file_system, path = locate(source)
@@ -83,26 +104,26 @@ def is_glob(source: str) -> bool:
 
 
 def fixed_part(pattern: str) -> str:
-    """Give the folder of a pattern that no wildcard touches."""
+    """Return the folder of a pattern above its first wildcard."""
     parts = pattern.split("/")
     wild = next(index for index, part in enumerate(parts) if WILDCARDS & set(part))
     return "/".join(parts[:wild])
 
 
 def name_of(path: str, base: str) -> str:
-    """Name a shard by its path below a folder, as UTF-8."""
+    """Return a shard's name: its path below a folder, as UTF-8."""
     return key_of(os.fsencode(path.removeprefix(base).lstrip("/")))
 
 
 def address_of(source: str, path: str) -> str:
-    """Give a path of a file system as an address that any worker can open."""
+    """Return a path of a file system as an address that any worker can open."""
     file_system, _ = locate(source)
     return path if is_local(file_system) else str(file_system.unstrip_protocol(path))
 
 
 def version_at(address: str) -> str:
-    """Say what changes when a shard does: size and time, or ETag."""
-    with told(address):
+    """Return what changes with a shard's content: size and time, or ETag."""
+    with store_errors(address):
         file_system, path = locate(address)
         if is_local(file_system):
             status = os.stat(path)  # noqa: PTH116 - nanoseconds, as for files of a folder
@@ -114,31 +135,31 @@ def version_at(address: str) -> str:
 def opened(address: str) -> Iterator[BinaryIO]:
     """Open a shard for reading at any position."""
     file_system, path = locate(address)
-    with told(address), file_system.open(path, "rb") as file:
+    with store_errors(address), file_system.open(path, "rb") as file:
         yield file
 
 
 @contextmanager
 def refusing(address: str) -> Iterator[None]:
-    """Refuse a place that is not there or not allowed; what may pass by itself stays an error.
+    """Refuse an address that does not exist or is not allowed; other failures pass through.
 
     Raises:
-        RefusedError: nothing is there, or the store knows no such bucket or credentials.
+        RefusedError: it does not exist, or the store has no such bucket or refuses access.
     """
     try:
-        with told(address):
+        with store_errors(address):
             yield
     except StoreError as failure:
         if failure.errno not in CONFIGURED:
             raise
-        raise RefusedError(f"images.source {public(address)!r}: {failure.strerror}") from None
+        raise RefusedError(f"images.source {redact(address)!r}: {failure.strerror}") from None
     except OSError as failure:
         reason = "it does not exist" if isinstance(failure, FileNotFoundError) else failure
-        raise RefusedError(f"images.source {public(address)!r}: {reason}") from None
+        raise RefusedError(f"images.source {redact(address)!r}: {reason}") from None
 
 
 def look_into(shards: Sequence[Shard], look: Callable[[Shard], T]) -> list[T]:
-    """Do something with each shard, several at once; results in order."""
+    """Look into each shard, several at once; results in order."""
     with ThreadPoolExecutor(min(AT_ONCE, len(shards)), thread_name_prefix="list") as pool:
         return list(pool.map(look, shards))
 
@@ -154,4 +175,30 @@ def shard_of(key: str, names: dict[str, str]) -> tuple[str, str]:
         if key[:end] in names:
             return key[:end], key[end + 1 :]
         end = key.find("/", end + 1)
-    raise ImageRejectedError("read", "the source has no such shard any more")
+    raise ImageRejectedError("read", "the source does not have this shard any more")
+
+
+class ShardLabels:
+    """Finds an image's label by its key; a shard's labels are read when one of them is needed."""
+
+    def __init__(self, shards: Sequence[Shard], read: Callable[[Shard], FindLabel]) -> None:
+        self.addresses = {shard.name: shard.address for shard in shards}
+        self.read = read
+        self.kept: OrderedDict[str, FindLabel] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[Shard, ...], Callable[[Shard], FindLabel]]]:
+        """Pickle without what was read."""
+        return type(self), (tuple(Shard(*pair) for pair in self.addresses.items()), self.read)
+
+    def __call__(self, key: str) -> str | None:
+        """Return the label of an image, or None where it has none."""
+        name, own = shard_of(key, self.addresses)
+        find = self.kept.pop(name, None)
+        if find is None:
+            shard = Shard(name, self.addresses[name])
+            with refusing(shard.address):
+                find = self.read(shard)
+        self.kept[name] = find
+        if len(self.kept) > KEPT_SHARDS:
+            self.kept.popitem(last=False)
+        return find(own)

@@ -1,9 +1,9 @@
 """Images in tar archives in WebDataset's form; the key is archive's name and member's path.
 
 The archive's headers say where each member lies; members are then read by place, from any thread.
-An archive in an object store is first copied to an unnamed temporary file, once a worker and
-archive, since reading headers one by one would cost a request an image: `TMPDIR` needs room for
-two archives a worker, and listing reads each archive once.
+An archive in an object store is first copied to an unnamed temporary file, once per worker and
+archive, since reading headers one by one would cost a request per image: `TMPDIR` needs room for
+two archives per worker, and listing reads each archive once.
 
 Every image has the version of its archive: a changed archive is done again.
 """
@@ -12,42 +12,43 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from cnnvis_ray.errors import ImageRejectedError, RefusedError
 from cnnvis_ray.images.entries import Entry, Listing
 from cnnvis_ray.images.folder import MAX_FILE_BYTES
-from cnnvis_ray.images.members import Index, index_of
+from cnnvis_ray.images.labels import FindLabel, label_by_folder
+from cnnvis_ray.images.members import Index, index_of, label_in, split_sample
 from cnnvis_ray.images.shards import (
     Shard,
+    ShardLabels,
     look_into,
     opened,
     refusing,
     shard_of,
     version_at,
 )
-from cnnvis_ray.images.sources import Reader
-from cnnvis_ray.storage import is_local, locate, told
+from cnnvis_ray.images.sources import Reader, Source
+from cnnvis_ray.storage import is_local, locate, store_errors
 
 COPY_BYTES = 8 << 20
 OPEN_ARCHIVES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class TarSource:
+class TarSource(Source):
     """Tar archives.
 
     Attributes:
-        identity: kind and place as configured.
         shards: the archives, in order.
         limit: how many of the first images are used, or None for all.
     """
 
-    identity: str
     shards: tuple[Shard, ...]
     limit: int | None = None
 
@@ -59,8 +60,16 @@ class TarSource:
         return Listing(tuple(entries[: self.limit]))
 
     def open(self) -> "TarReader":
-        """Open for reading; archives are opened as they are asked for."""
+        """Open for reading; archives are opened when they are needed."""
         return TarReader(self.shards)
+
+    def find_labels(self, name: str, entries: Iterable[Entry]) -> FindLabel | None:
+        """Find labels in samples' ``.cls`` and ``.json``, else in the first or last folder."""
+        names = {shard.name: shard.address for shard in self.shards}
+        folder = label_by_folder(name, (shard_of(entry.key, names)[1] for entry in entries))
+        if folder is None:
+            return None
+        return ShardLabels(self.shards, partial(read_labels, folder=folder))
 
 
 def entries_in(shard: Shard) -> list[Entry]:
@@ -113,7 +122,7 @@ class OpenArchive:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Close the file, and forget the copy."""
+        """Close the file and delete the copy."""
         self.context.__exit__(None, None, None)
 
 
@@ -128,11 +137,11 @@ class TarReader(Reader):
     def fetch(self, key: str) -> bytes:
         """Read one member whole."""
         name, path = shard_of(key, self.shards)
-        with self.lock, told(self.shards[name]):
+        with self.lock, store_errors(self.shards[name]):
             archive = self.archive(name)
             place = archive.index.images.get(path)
             if place is None:
-                raise ImageRejectedError("read", "the archive has no such member any more")
+                raise ImageRejectedError("read", "the archive does not have this member any more")
             if place[1] > MAX_FILE_BYTES:
                 raise ImageRejectedError(
                     "read", f"a member of {place[1]} bytes; at most {MAX_FILE_BYTES} are read"
@@ -140,7 +149,7 @@ class TarReader(Reader):
             return archive.read(place)
 
     def archive(self, name: str) -> OpenArchive:
-        """Open an archive, unless it is open, and close the one not used for longest."""
+        """Return an open archive; close the least recently used one above `OPEN_ARCHIVES`."""
         found = self.archives.pop(name, None)
         if found is None:
             try:
@@ -157,3 +166,18 @@ class TarReader(Reader):
         with self.lock:
             while self.archives:
                 self.archives.popitem()[1].close()
+
+
+def read_labels(shard: Shard, folder: FindLabel) -> FindLabel:
+    """Read the labels of one archive; other images have that of their folder."""
+    archive = OpenArchive(shard)
+    try:
+        labels: dict[str, str] = {}
+        for (sample, suffix), place in sorted(archive.index.labels.items(), reverse=True):
+            label = label_in(archive.read(place), suffix)
+            if label is not None:
+                labels[sample] = label  # cls comes after json in this order, and wins
+    finally:
+        archive.close()
+
+    return lambda own: labels.get(split_sample(own)[0]) or folder(own)

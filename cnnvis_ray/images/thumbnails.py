@@ -2,7 +2,7 @@
 
 Large images shrink, aspect kept. Small ones are kept as they are, and tiny ones, like the 8 x 8
 digits, are enlarged by a whole number without smoothing: JPEG works on blocks of 8 pixels, so
-their pixels come back unharmed, and a mosaic may scale the tile as it likes.
+their pixels come back unchanged, and a mosaic may scale the tile as it likes.
 """
 
 import io
@@ -18,7 +18,7 @@ SMALL_PIXELS = 64
 
 
 def thumbnail(image: Image.Image, size: int) -> bytes:
-    """Make a JPEG whose longer side is at most ``size`` pixels."""
+    """Return a JPEG whose longer side is at most ``size`` pixels."""
     width, height = image.size
     longer = max(width, height)
     if longer > size:
@@ -32,7 +32,7 @@ def thumbnail(image: Image.Image, size: int) -> bytes:
 
 
 def jpeg(image: Image.Image, small: bool = False) -> bytes:
-    """Encode; small images without colour subsampling."""
+    """Encode an image; a small one without colour subsampling."""
     buffer = io.BytesIO()
     if small:
         image.save(buffer, "JPEG", quality=SMALL_QUALITY, subsampling=0, optimize=True)

@@ -1,8 +1,8 @@
 """The ledger: the record of a run. What was listed, which passes there are, and what is due."""
 
+from cnnvis_ray.config.sections import Value
 from cnnvis_ray.ledger.identity import (
     Recipe,
-    Value,
     check_identity,
     dump,
     fingerprint,

@@ -6,15 +6,15 @@ run directory belongs to one root for ever. Every recipe carries the root or wha
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
+from cnnvis_ray.config.sections import Value
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.storage import Store
 
 FORMAT_VERSION = 1
 RUN = "run.json"
 
-Value = None | bool | int | float | str | Sequence["Value"] | Mapping[str, "Value"]
 Recipe = Mapping[str, Value]
 
 

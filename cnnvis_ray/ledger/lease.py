@@ -1,6 +1,6 @@
 """The lease: one driver at a time works on a run directory.
 
-`lease.json` names its holder and is written anew every few seconds. A holder on this machine whose
+`lease.json` names its holder and is renewed every few seconds. A holder on this machine whose
 process is gone is replaced at once; one on another machine when its beat stood still for
 `EXPIRY_SECONDS`, by the holder's clock and by watching, so that a wrong clock alone never takes a
 run from a living driver.
@@ -25,8 +25,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from cnnvis_ray.config.sections import Value
 from cnnvis_ray.errors import HeldError
-from cnnvis_ray.ledger.identity import Value, dump
+from cnnvis_ray.ledger.identity import dump
 from cnnvis_ray.storage import Store
 
 try:
@@ -49,9 +50,10 @@ class Holder:
     """Who holds a run, and how far it is.
 
     Attributes:
-        process: what tells this process from a later one of the same number, on this machine.
+        process: what tells it from a later process of the same number on its machine.
+        machine: what tells its machine from another one of the same host name.
         since: when it began, UTC.
-        renewed: when it last said so, in seconds since 1970 by its own clock.
+        renewed: when it last renewed the lease, in seconds since 1970 by its own clock.
         progress: what it works on, for `cnnvis status`.
     """
 
@@ -63,11 +65,18 @@ class Holder:
     renewed: float
     beat: int = 0
     progress: Progress = field(default_factory=dict)
+    machine: str = ""
 
     @property
     def is_gone(self) -> bool:
-        """Whether it ran on this machine and its process has ended."""
-        return self.host == socket.gethostname() and self.process != process_name(self.pid)
+        """Whether it ran on this machine, where this process would see it, and has ended.
+
+        A host name alone does not tell a machine: images of one disk share it.
+        """
+        here = self.host == socket.gethostname() and self.machine in ("", machine_name())
+        namespace = process_name(os.getpid()).partition(" ")[0]
+        visible = " " not in self.process or self.process.partition(" ")[0] == namespace
+        return here and visible and self.process != process_name(self.pid)
 
     @property
     def expires_in(self) -> float:
@@ -79,7 +88,7 @@ class Holder:
 
 
 def process_name(pid: int) -> str:
-    """Tell a process from later ones with its number: process space and start time."""
+    """Return what tells a process from later ones of its number: namespace and start time."""
     try:
         started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
         return f"{Path(f'/proc/{os.getpid()}/ns/pid').readlink()} {started}"
@@ -87,8 +96,16 @@ def process_name(pid: int) -> str:
         return portable_name(pid)
 
 
+def machine_name() -> str:
+    """Return what tells this machine, since it was started, from others; empty if unknown."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def portable_name(pid: int) -> str:
-    """Tell whether a process lives, where the system has no /proc for it."""
+    """Return whether a process lives, where the system has no /proc for it."""
     if Path("/proc/self").exists():
         return "gone"
     try:
@@ -101,11 +118,27 @@ def portable_name(pid: int) -> str:
 
 
 def read_holder(store: Store) -> Holder | None:
-    """Read who holds a run; none where nobody does or the file is being written."""
+    """Read who holds a run; None where nobody does, or the file is damaged."""
+    text = read_text(store)
+    return None if text is None else parse_holder(text)
+
+
+def read_text(store: Store) -> bytes | None:
+    """Read the lease as it lies there."""
     try:
-        return Holder(**json.loads(store.read(LEASE)))
-    except (FileNotFoundError, ValueError, TypeError):
+        return store.read(LEASE)
+    except FileNotFoundError:
         return None
+
+
+def parse_holder(text: bytes) -> Holder | None:
+    """Read a lease; None where it is damaged."""
+    try:
+        holder = Holder(**json.loads(text))
+        numbers = int(holder.pid), float(holder.renewed), dict(holder.progress)
+    except (ValueError, TypeError):
+        return None
+    return replace(holder, pid=numbers[0], renewed=numbers[1], progress=numbers[2])
 
 
 @contextmanager
@@ -135,7 +168,7 @@ class Lease:
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         pid = os.getpid()
         names = (secrets.token_hex(8), socket.gethostname(), pid, process_name(pid))
-        self.holder = Holder(*names, since, time.time())
+        self.holder = Holder(*names, since, time.time(), machine=machine_name())
         self.lost: Holder | None = None
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.keep_beating, name="lease", daemon=True)
@@ -146,7 +179,7 @@ class Lease:
         Raises:
             HeldError: another driver holds it.
         """
-        watched: Holder | None = None
+        watched: bytes | None = None
         while not self.try_once(watched):
             watched = self.watch()
         if not self.store.is_local and watched is not None:
@@ -155,12 +188,16 @@ class Lease:
             if self.lost:
                 raise held(self.store, self.lost)
 
-    def try_once(self, watched: Holder | None) -> bool:
-        """Create the lease, over that of a dead holder if need be."""
+    def try_once(self, watched: bytes | None) -> bool:
+        """Create the lease, over that of a dead holder or one that stayed as it was watched."""
         with locked(self.store):
-            earlier = read_holder(self.store)
-            if earlier is not None and (earlier.is_gone or earlier == watched):
-                log.info("the run was held by %s, which is gone: taking it over", earlier)
+            text = read_text(self.store)
+            earlier = None if text is None else parse_holder(text)
+            if text is not None and (text == watched or (earlier is not None and earlier.is_gone)):
+                who = (
+                    f"held by {earlier}, which is gone" if earlier else "left with a damaged lease"
+                )
+                log.info("the run was %s: taking it over", who)
                 self.store.delete([LEASE])
             return self.create()
 
@@ -171,16 +208,24 @@ class Lease:
         present = read_holder(self.store)  # a repeated request may have met its own file
         return present is not None and present.token == self.holder.token
 
-    def watch(self) -> Holder | None:
-        """Watch a silent holder on another machine for two beats; give it if it stayed silent."""
-        earlier = read_holder(self.store)
-        if earlier is None:
+    def watch(self) -> bytes | None:
+        """Watch a silent holder on another machine, or a damaged lease, for two beats.
+
+        Returns:
+            What lay there; None where it went meanwhile.
+
+        Raises:
+            HeldError: the holder is alive.
+        """
+        text = read_text(self.store)
+        if text is None:
             time.sleep(0.1)
             return None
-        if earlier.expires_in > 0 and not earlier.is_gone:
+        earlier = parse_holder(text)
+        if earlier is not None and earlier.expires_in > 0 and not earlier.is_gone:
             raise held(self.store, earlier)
-        time.sleep(0 if earlier.is_gone else 2 * BEAT_SECONDS)
-        return earlier
+        time.sleep(0 if earlier is not None and earlier.is_gone else 2 * BEAT_SECONDS)
+        return text
 
     def text(self) -> bytes:
         """Write the holder with its progress."""
@@ -193,7 +238,7 @@ class Lease:
         return dump(asdict(self.holder))
 
     def renew(self) -> None:
-        """Say that this process lives; notice if another one took the run."""
+        """Renew the lease; notice if another driver took the run."""
         with locked(self.store):
             present = read_holder(self.store)
             if present is not None and present.token != self.holder.token:
@@ -206,14 +251,14 @@ class Lease:
         while not self.ended.wait(BEAT_SECONDS):
             try:
                 self.renew()
-            except OSError as failure:
-                log.warning("the lease could not be renewed: %s", failure)
+            except Exception as failure:  # the run goes on; another driver takes it if this lasts
+                log.warning("the lease could not be renewed: %r", failure)
             if self.lost:
                 self.lose()
                 return
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         self.ended.set()
         self.thread.join()
         with suppress(OSError), locked(self.store):
@@ -226,7 +271,7 @@ class Lease:
 
 
 def held(store: Store, holder: Holder) -> HeldError:
-    """Say who holds a run, and until when at most."""
+    """Return the refusal that names who holds a run, and until when at most."""
     return HeldError(
         f"{store.root!r} is held by {holder}; wait for it, or end it; if its machine is gone the "
         f"hold ends in {max(holder.expires_in, 0):.0f} s"

@@ -240,6 +240,12 @@ class Ledger:
         self.listed.pop(old.name, None)
         self.read.pop(old.name, None)
 
+    def drop_markers(self, owner: Pass) -> None:
+        """Make every unit of a pass due again."""
+        self.store.delete(marker_path(owner, unit) for unit in self.listed[owner.name])
+        self.listed[owner.name] = set()
+        self.read.pop(owner.name, None)
+
     def split(self, old: Pass, layers: tuple[str, ...]) -> None:
         """Give some layers of a pass a pass of their own, with the files they have."""
         own = dataclass_replace(old, layers=layers)
@@ -261,11 +267,25 @@ class Ledger:
         self.read.pop(owner.name, None)
 
     def commit(self, owner: Pass, marker: Marker) -> None:
-        """Write a marker from the driver and keep it in the view."""
+        """Write a marker from the driver, in place of a damaged one, and keep it in the view."""
         marker = dataclass_replace(marker, kind=marker.kind or owner.kind)
+        path = marker_path(owner, marker.unit)
+        if path in self.doomed:
+            self.store.delete([path])
+            self.doomed.discard(path)
         commit(self.store, owner, marker)
         self.markers(owner)[marker.unit] = marker
         self.listed[owner.name].add(marker.unit)
+
+    def is_made(self, wanted: Pass) -> bool:
+        """Whether a product exists, made from these inputs by this recipe."""
+        return any(
+            old.recipe == wanted.recipe
+            and old.inputs == wanted.inputs
+            and PRODUCT in self.done(old)
+            for old in self.passes(wanted.stage)
+            if old.covers(wanted)
+        )
 
     def make(
         self,
@@ -304,11 +324,23 @@ class Ledger:
     def heal(self) -> list[str]:
         """Delete what makes damaged units due; return what that is.
 
-        The note of damage goes last, so that a kill half way leaves it for the next run.
+        Merged statistics go with their marker. The note of damage goes last, so that a kill half
+        way leaves it for the next run.
         """
         merged = [path for path in self.damage_note()["files"] if self.store.exists(path)]
+        layers = {path.removeprefix("channels/").removesuffix(".parquet") for path in merged}
+        self.doomed |= {
+            marker_path(owner, unit)
+            for owner in self.passes("statistics")
+            for unit in self.listed[owner.name]
+            if layers & set(owner.layers)
+        }
         found = [*sorted(self.doomed), *merged]
         self.store.delete(found)
+        for path in self.doomed:
+            _, folder, _, name = path.split("/")
+            self.listed[folder].discard(name.removesuffix(".json"))
+            self.read.get(folder, {}).pop(name.removesuffix(".json"), None)
         self.doomed.clear()
         if found or self.store.exists(DAMAGE):
             self.store.delete([DAMAGE])

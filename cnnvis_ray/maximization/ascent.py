@@ -4,6 +4,7 @@ Nothing here draws a random number, and no image of a batch touches another (but
 `objectives.diversity`, within the pictures of one channel).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,9 @@ from cnnvis_ray.maximization.cutting import Cut
 from cnnvis_ray.maximization.objectives import Aim, Objective, own_maps
 from cnnvis_ray.maximization.parametrizations import Canvas, Parametrization
 from cnnvis_ray.maximization.redirection import Redirection
-from cnnvis_ray.maximization.transforms import View, place, view_of
+from cnnvis_ray.maximization.transforms import View, view_images, view_of
 
+Network = Callable[[Tensor], Tensor]
 TILE_IMAGES = 16  # at 128 px the fastest on two cores: 4.95 ms an image, 5.66 at 4 (features.10)
 TILE_PIXELS = TILE_IMAGES * 128**2  # bounds memory: at 512 px one image at a time
 LOOK_EVERY = 16  # steps between looks at whether a gradient arrives: one costs 1 % of a step
@@ -29,8 +31,8 @@ class Slope:
     """What all batches of a layer share: the way from parameters to the number that climbs.
 
     Attributes:
-        cut: from network input to the layer's activation, for climbing.
-        judge: the same for measuring; another one only where weights hold NaN.
+        cut: the network up to the layer, climbed before the layer's bound.
+        judge: the same for measuring, after it; another one only where weights hold NaN.
         mean: ``[colour, 1, 1]``, which the network's preprocess subtracts.
         std: ``[colour, 1, 1]``, by which it divides.
         window: height and width in pixels that the network sees at each step.
@@ -172,24 +174,21 @@ def climb(
         gradient of minus the objective, of the parameters' shape.
     """
     images = slope.parametrization.image(parameters)
-    if view is None:
-        inputs = slope.normalize(images)
-    else:
-        inputs = place(images, view, slope.mean, slope.std)
-    activation = activate(slope, inputs)
+    seen = view_images(images, view, slope.mean, slope.std) if view else slope.normalize(images)
+    activation = activate(slope.cut.before_bound, seen, slope.precision)
     values = slope.objective(activation, aim)
     loss = -torch.where(values.isfinite(), values, 0.0).sum()
     (gradient,) = torch.autograd.grad(loss, parameters)
     return values.detach(), own_maps(activation.detach(), aim).amax(1), gradient
 
 
-def activate(slope: Slope, inputs: Tensor) -> Tensor:
-    """Run the cut network on normalized images, in the precision of the climb."""
+def activate(cut: Network, inputs: Tensor, precision: torch.dtype) -> Tensor:
+    """Run the cut network on normalized images, in float32 or by autocast in half of it."""
     inputs = inputs.contiguous(memory_format=torch.channels_last)
-    if slope.precision == torch.float32:
-        return in_tiles(slope.cut, inputs)
-    with torch.autocast(inputs.device.type, slope.precision):
-        return in_tiles(slope.cut, inputs).float()
+    if precision == torch.float32:
+        return in_tiles(cut, inputs)
+    with torch.autocast(inputs.device.type, precision):
+        return in_tiles(cut, inputs).float()
 
 
 def tile_images(window: tuple[int, int]) -> int:
@@ -198,7 +197,7 @@ def tile_images(window: tuple[int, int]) -> int:
     return 1 << (fitting.bit_length() - 1)  # divides the usual batches
 
 
-def in_tiles(cut: Cut, inputs: Tensor) -> Tensor:
+def in_tiles(cut: Network, inputs: Tensor) -> Tensor:
     """Run the cut network on a fixed number of images at a time, the last tile filled with zeros.
 
     How a convolution adds up depends on how many images it gets, and a climb turns the last bit

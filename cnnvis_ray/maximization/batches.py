@@ -10,7 +10,7 @@ memory for a batch, it is halved.
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,7 @@ class Climbed:
         reached: whether any gradient reached it.
         halved_to: the batch that memory had room for, where that was not all of it.
         overwritten: whether the function after the layer changed the activation in place.
+        bound: name of the function whose ceiling the climb went past; empty where there is none.
     """
 
     climber: Climber
@@ -80,6 +81,7 @@ class Climbed:
     reached: bool
     halved_to: int | None
     overwritten: bool
+    bound: str
 
 
 def climb_all(slope: Slope, setting: Setting, climbers: Sequence[Climber]) -> Iterator[Climbed]:
@@ -140,17 +142,18 @@ def climb_batch(
     return [
         Climbed(
             climber,
-            frames[place],
-            float(activation[place]),
-            float(start_activation[place]),
-            ascent.curve[place],
-            ascent.peaks[place],
-            bool(ascent.felt[place]),
-            bool(ascent.reached[place]),
+            frames[position],
+            float(activation[position]),
+            float(start_activation[position]),
+            ascent.curve[position],
+            ascent.peaks[position],
+            bool(ascent.felt[position]),
+            bool(ascent.reached[position]),
             halved_to,
             slope.overwritten,
+            slope.cut.bound,
         )
-        for place, climber in enumerate(climbers)
+        for position, climber in enumerate(climbers)
     ]
 
 
@@ -178,10 +181,10 @@ def draw(
                 draw_placements(random, values, slope.canvas.size, slope.recipe.steps)
             )
     parameters = torch.from_numpy(np.stack(starts)).to(setting.device)
-    for place, climber in enumerate(climbers):
+    for position, climber in enumerate(climbers):
         if climber.start_image is not None:
             image = fit_pixels(climber.start_image.pixels, slope.canvas.size, slope.canvas.colours)
-            parameters[place] = slope.parametrization.encode(image[None].to(setting.device))[0]
+            parameters[position] = slope.parametrization.encode(image[None].to(setting.device))[0]
     if not placements:
         return parameters, None
     return parameters, torch.from_numpy(np.stack(placements, 1)).to(setting.device)
@@ -197,9 +200,9 @@ def paint(slope: Slope, parameters: Tensor) -> Tensor:
 def measure(slope: Slope, pixels: Tensor, aim: Aim) -> npt.NDArray[np.float32]:
     """Measure pictures as they are drawn, transforms off, float32: ``[batch]``."""
     reading = find_reading(slope.recipe)
-    exact = replace(slope, cut=slope.judge, precision=torch.float32)
     with torch.no_grad():
-        return reading(activate(exact, slope.normalize(pixels / 255.0)), aim).cpu().numpy()
+        activation = activate(slope.judge, slope.normalize(pixels / 255.0), torch.float32)
+        return reading(activation, aim).cpu().numpy()
 
 
 def show(pixels: Tensor) -> Pixels:

@@ -114,4 +114,7 @@ def sheet_notes(rows: Sequence[dict[str, object]]) -> list[str]:
     for row in rows:
         for note in filter(None, str(row["note"]).split("; ")):
             by_note.setdefault(note, []).append(str(row["channel"]))
-    return [f"{note}: channels {', '.join(channels)}" for note, channels in by_note.items()]
+    return [
+        f"{note}: {'all' if len(found) == len(rows) else 'channels ' + ', '.join(found)}"
+        for note, found in by_note.items()
+    ]

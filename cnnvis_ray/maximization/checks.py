@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from cnnvis_ray.config import parse_range
 from cnnvis_ray.config.maximization import Maximize, Override
-from cnnvis_ray.errors import Refusals, RefusedError, near
+from cnnvis_ray.errors import Refusals, RefusedError, did_you_mean
 from cnnvis_ray.maximization.cutting import cut_after
 from cnnvis_ray.maximization.objectives import parse_objective
 from cnnvis_ray.maximization.parametrizations import PARAMETRIZATIONS
@@ -81,7 +82,7 @@ def check_name(key: str, given: str | None, known: Iterable[str]) -> None:
     names = list(known)
     if given is None or given in names:
         return
-    hint = f"; did you mean {' or '.join(hints)}?" if (hints := near(given, names)) else ""
+    hint = did_you_mean(given, names)
     raise RefusedError(f"{key}: {given!r} is unknown{hint} (known: {', '.join(names)})")
 
 
@@ -110,8 +111,10 @@ def select_channels(layer: Layer, recipe: Maximize) -> list[int]:
     if recipe.channels == "all":
         return list(range(known))
     if isinstance(recipe.channels, str):
-        first, end = (int(number) for number in recipe.channels.split(":"))
-        wanted = list(range(first, end))
+        try:
+            wanted = list(parse_range(recipe.channels))
+        except ValueError as fault:
+            raise RefusedError(f"maximize.channels: {fault}") from None
     else:
         wanted = list(dict.fromkeys(recipe.channels))
     beyond = [channel for channel in wanted if channel >= known]
@@ -213,7 +216,7 @@ def size_trial(
             except FAILURES as failure:
                 return re.sub(r"\s+", " ", str(failure))[:200]
             if recipe.neuron is not None and any(
-                place >= side for place, side in zip(recipe.neuron, maps.shape[2:], strict=False)
+                row >= side for row, side in zip(recipe.neuron, maps.shape[2:], strict=False)
             ):
                 return f"neuron {list(recipe.neuron)} is not on a map of {list(maps.shape[2:])}"
         return None

@@ -157,7 +157,7 @@ def enlist(
 
 
 def finish(record: Record, recipe: Maximize, setting: Setting) -> Picture:
-    """Write the row of one picture."""
+    """Return the row of one picture."""
     best = record.best
     start = best.climber.start_image
     return Picture(

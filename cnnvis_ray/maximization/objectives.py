@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnvis_ray.config.maximization import Maximize, ObjectiveChoice
-from cnnvis_ray.errors import RefusedError, near
+from cnnvis_ray.errors import RefusedError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,8 @@ def parse_objective(choice: ObjectiveChoice) -> dict[str, float]:
         choice = {choice.removeprefix("-"): -1.0 if choice.startswith("-") else 1.0}
     for name in choice:
         if name not in OBJECTIVES:
-            hints = near(name, OBJECTIVES) or list(OBJECTIVES)
-            raise RefusedError(f"no objective {name!r}; near: {', '.join(hints)}")
+            hint = did_you_mean(name, OBJECTIVES)
+            raise RefusedError(f"no objective {name!r}{hint} (known: {', '.join(OBJECTIVES)})")
     if not any(choice.values()):
         raise RefusedError(
             f"nothing to climb: no objective has a weight; known: {', '.join(OBJECTIVES)}"

@@ -109,6 +109,8 @@ def remark(record: Record, recipe: Maximize, setting: Setting) -> str:
         remarks.append("activation is not finite: NaN in the weights")
     if best.overwritten:
         remarks.append("measured after the in-place function that follows the layer")
+    if best.bound:
+        remarks.append(f"climbed, and the curve taken, before the ceiling of {best.bound}")
     if best.halved_to is not None:
         remarks.append(f"made in a batch of {best.halved_to} because memory ran short")
     if best.activation < bar:

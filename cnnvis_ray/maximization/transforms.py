@@ -5,8 +5,8 @@ to 10 degrees and crops by up to 4 again, one after the other and the same for a
 each image of a batch has its own numbers, and pad, jitter, scale and rotation are one matrix and
 one bilinear sampling, in which no image depends on another.
 
-What the network needs of an image (mean, deviation) is preprocess, not a transform; `place` does
-it on the way, since another pass over the images costs time.
+What the network needs of an image (mean, deviation) is preprocess, not a transform; `view_images`
+does it on the way, since another pass over the images costs time.
 """
 
 from collections.abc import Callable
@@ -147,7 +147,7 @@ def view_of(there: Tensor, size: tuple[int, int], window: tuple[int, int]) -> Vi
     return View(there, back, pixels / determinant.abs(), size, window)
 
 
-def place(images: Tensor, view: View, mean: Tensor, std: Tensor) -> Tensor:
+def view_images(images: Tensor, view: View, mean: Tensor, std: Tensor) -> Tensor:
     """Sample each image through its own window and normalize it for the network.
 
     Args:
@@ -203,14 +203,14 @@ def sample(images: Tensor, placements: Tensor, window: tuple[int, int]) -> Tenso
     """Sample images bilinearly, zero outside of them."""
     return functional.grid_sample(
         images,
-        where(placements, window),
+        sampling_grid(placements, window),
         mode="bilinear",
         padding_mode="zeros",
         align_corners=False,
     )
 
 
-def where(placements: Tensor, window: tuple[int, int]) -> Tensor:
+def sampling_grid(placements: Tensor, window: tuple[int, int]) -> Tensor:
     """Return the place of each of the window's pixels, as `affine_grid` does.
 
     A place is one complex number here: so one addition, and one that vectorizes, makes the grid

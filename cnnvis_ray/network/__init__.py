@@ -8,14 +8,18 @@ from cnnvis_ray.network.activations.responses import (
     channel_responses,
     places,
 )
-from cnnvis_ray.network.device import prepare_device
-from cnnvis_ray.network.layers.coverage import check_coverage, covers_head
-from cnnvis_ray.network.layers.listing import format_table
-from cnnvis_ray.network.layers.table import Layer, LayerTable, trace_layers
+from cnnvis_ray.network.coverage import (
+    Prediction,
+    check_coverage,
+    classifies,
+    covers_head,
+    top_predictions,
+)
+from cnnvis_ray.network.device import forward_precision, prepare_device
+from cnnvis_ray.network.layers.table import Layer, LayerTable, format_table, trace_layers
+from cnnvis_ray.network.loading.build import ResolvedNetwork, build_module
 from cnnvis_ray.network.loading.preprocess import Preprocess, from_values
 from cnnvis_ray.network.loading.resolve import resolve_network, skeleton
-from cnnvis_ray.network.loading.resolved import ResolvedNetwork, build_module
-from cnnvis_ray.network.predictions import Prediction, classifies, top_predictions
 
 __all__ = [
     "POOLINGS",
@@ -37,6 +41,7 @@ __all__ = [
     "classifies",
     "covers_head",
     "format_table",
+    "forward_precision",
     "from_values",
     "make_pooling",
     "places",

@@ -43,7 +43,7 @@ class DigitsVgg(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(BLOCKS[-1][-1], 10))
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Give class logits ``[batch, 10]`` for grey images ``[batch, 1, 32, 32]``."""
+        """Return class logits ``[batch, 10]`` for grey images ``[batch, 1, 32, 32]``."""
         maps = self.avgpool(self.features(batch))
         logits: Tensor = self.classifier(torch.flatten(maps, 1))
         return logits
@@ -99,7 +99,7 @@ def train_digits(path: str, seed: int = 0, epochs: int = 15) -> float:
 
 
 def fitted_digits() -> tuple[Tensor, Tensor]:
-    """Take the digits through the same preprocess as any image source's.
+    """Return the digits as any image source's images reach the network.
 
     Returns:
         Network inputs, float32 ``[1797, 1, 32, 32]``, and labels, int64 ``[1797]``.
@@ -158,6 +158,6 @@ def fit(module: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None:
 
 @torch.inference_mode()
 def recognize(module: nn.Module, images: Tensor) -> Tensor:
-    """Name the digit of each image."""
+    """Return the most probable digit of each image."""
     answer: Tensor = module(images).argmax(1)
     return answer

@@ -1,22 +1,58 @@
 """Pictures of many images: mosaics of an embedding and labelled contact sheets. No torch."""
 
-from cnnvis_ray.pictures.assignment import grid_places
 from cnnvis_ray.pictures.colours import ClassColours, Rgb, check_background, class_colours
-from cnnvis_ray.pictures.layouts import grid_shape, scatter_places
-from cnnvis_ray.pictures.mosaic import draw_grid, draw_scatter
+from cnnvis_ray.pictures.layouts import (
+    grid_places,
+    grid_quality,
+    grid_shape,
+    sample_by_label,
+    scatter_places,
+)
+from cnnvis_ray.pictures.mosaic import (
+    LAYOUTS,
+    check_layouts,
+    choose_images,
+    colour_groups,
+    draw_grid,
+    draw_overview,
+    draw_scatter,
+)
+from cnnvis_ray.pictures.pyramid import (
+    Pyramid,
+    draw_band,
+    pack_colours,
+    plan_pyramid,
+    shrink_band,
+    sort_thumbnails,
+    write_description,
+)
 from cnnvis_ray.pictures.sheets import Tile, draw_sheet, text_tile
 
 __all__ = [
+    "LAYOUTS",
     "ClassColours",
+    "Pyramid",
     "Rgb",
     "Tile",
     "check_background",
+    "check_layouts",
+    "choose_images",
     "class_colours",
+    "colour_groups",
+    "draw_band",
     "draw_grid",
+    "draw_overview",
     "draw_scatter",
     "draw_sheet",
     "grid_places",
+    "grid_quality",
     "grid_shape",
+    "pack_colours",
+    "plan_pyramid",
+    "sample_by_label",
     "scatter_places",
+    "shrink_band",
+    "sort_thumbnails",
     "text_tile",
+    "write_description",
 ]

@@ -9,7 +9,7 @@ and the picture is the same however the images are streamed. `grid` gives every 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,20 +17,24 @@ import numpy.typing as npt
 from PIL import Image
 
 from cnnvis_ray.config import Mosaic
-from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.pictures.assignment import grid_places
+from cnnvis_ray.errors import RefusedError, near
 from cnnvis_ray.pictures.colours import ClassColours, Rgb, check_background, class_colours
+from cnnvis_ray.pictures.density import Density, choose_shown, draw_ground, tile_sides
 from cnnvis_ray.pictures.footer import Footer, draw_footer, lay_out
 from cnnvis_ray.pictures.layouts import (
     Pixels,
     Positions,
     cell_boxes,
+    grid_places,
     grid_shape,
+    sample_by_label,
     scatter_places,
 )
+from cnnvis_ray.pictures.pyramid import Pyramid, Read, read_overview
 from cnnvis_ray.pictures.tiles import add_frame, tile
 
-Thumbnails = Iterable[bytes]
+# All thumbnails in the order of the positions, or a function that reads those of some indices.
+Thumbnails = Iterable[bytes] | Callable[[Pixels], Iterable[bytes]]
 Labels = Sequence[str | None]
 Canvas = npt.NDArray[np.uint8]
 Depth = npt.NDArray[np.int32]
@@ -40,6 +44,8 @@ Depth = npt.NDArray[np.int32]
 # have 33 (with 1.5 one image in ten was hidden on a Gaussian map).
 SCATTER_COVER = 1.0
 SMALLEST_TILE = 8  # pixels: below it scatter tiles do not shrink further but overlap more
+DENSITY_CELLS = 6_000  # about so many images are shown where a canvas cannot hold all
+FEWEST_DENSITY_PIXELS = 16  # side of such a cell, at least
 LARGEST_GROWTH = 2  # in a grid of few images a tile grows to this many times mosaic.tile
 GAP_SHARE = 25  # of a grid cell's side is left between tiles
 
@@ -63,7 +69,7 @@ class Sheet:
     colours: ClassColours | None
 
     def frame_of(self, label: str | None) -> Rgb | None:
-        """Give the frame colour of an image, if it has one."""
+        """Frame colour of an image, if it has one."""
         return self.colours.of(label) if self.colours else None
 
 
@@ -86,11 +92,61 @@ def draw_scatter(
         RefusedError: there are no images, a thumbnail is damaged, the background is no colour.
     """
     sheet = prepare(positions, labels, mosaic, title)
+    if len(positions) * SMALLEST_TILE**2 > sheet.width * sheet.height:
+        return draw_density(thumbnails, positions, labels, mosaic, title)
     side = scatter_side(len(positions), sheet, mosaic.tile)
     corners = scatter_places(positions, sheet.width, sheet.height, side)
     boxes = np.concatenate([corners, corners + side], axis=1)
-    tiles = (tile(each, side, enlarge=False) for each in thumbnails)
-    return finish(draw_tiles(tiles, boxes, labels, sheet), sheet)
+    everyone = np.arange(len(positions))
+    tiles = (tile(each, side, enlarge=False) for each in pick(thumbnails, everyone, len(everyone)))
+    return finish(draw_tiles(tiles, boxes, colour_groups(labels, mosaic), sheet), sheet)
+
+
+def draw_density(
+    thumbnails: Thumbnails, positions: Positions, labels: Labels, mosaic: Mosaic, title: str = ""
+) -> Image.Image:
+    """Draw how many images are where and one image of each place; see `density`.
+
+    Args and errors are those of `draw_scatter`. The title says how many images are visible.
+    """
+    sheet = prepare(positions, labels, mosaic, title)
+    density = lay_density(positions, sheet, mosaic)
+    visible = f"{len(density.shown):,} of {len(positions):,} visible"
+    sheet = prepare(positions, labels, mosaic, f"{title}, {visible}" if title else visible)
+    density = lay_density(positions, sheet, mosaic)
+    sides = tile_sides(density, int(density.boxes[0, 2] - density.boxes[0, 0]))
+    ground = np.asarray(draw_ground(density, sheet.width, sheet.height, sheet.background)).copy()
+    groups = colour_groups(labels, mosaic)
+    chosen = pick(thumbnails, density.shown, len(positions))
+    shown = zip(chosen, density.shown, density.boxes, sides, strict=True)
+    depth = np.zeros(ground.shape[:2], dtype=np.int32)
+    for thumbnail, index, box, side in shown:
+        framed = add_frame(tile(thumbnail, side, enlarge=False), sheet.frame_of(groups[index]))
+        lay(np.asarray(framed), box, 1, ground, depth)
+    return finish(ground, sheet)
+
+
+def lay_density(positions: Positions, sheet: "Sheet", mosaic: Mosaic) -> Density:
+    """Choose the images shown on a sheet."""
+    side = int(math.sqrt(sheet.width * sheet.height / DENSITY_CELLS))
+    side = min(max(side, FEWEST_DENSITY_PIXELS), mosaic.tile, sheet.width, sheet.height)
+    return choose_shown(positions, sheet.width, sheet.height, side)
+
+
+def pick(thumbnails: Thumbnails, chosen: Pixels, num_images: int) -> Iterable[bytes]:
+    """Yield the thumbnails of ascending indices.
+
+    Raises:
+        ValueError: a stream does not hold as many thumbnails as there are images.
+    """
+    if callable(thumbnails):
+        yield from thumbnails(chosen)
+        return
+    wanted = np.zeros(num_images, dtype=bool)
+    wanted[chosen] = True
+    for thumbnail, shown in zip(thumbnails, wanted, strict=True):
+        if shown:
+            yield thumbnail
 
 
 def draw_grid(
@@ -106,8 +162,56 @@ def draw_grid(
     cells = cell_boxes(columns, rows, sheet.width, sheet.height)
     boxes = cells[grid_places(positions, columns, rows)]
     side = grid_side(sheet.width // columns, sheet.height // rows, mosaic.tile)
-    tiles = (tile(each, side, enlarge=True) for each in thumbnails)
-    return finish(draw_tiles(tiles, boxes, labels, sheet), sheet)
+    everyone = np.arange(len(positions))
+    tiles = (tile(each, side, enlarge=True) for each in pick(thumbnails, everyone, len(everyone)))
+    return finish(draw_tiles(tiles, boxes, colour_groups(labels, mosaic), sheet), sheet)
+
+
+Layout = Callable[[Thumbnails, Positions, Labels, Mosaic, str], Image.Image]
+LAYOUTS: dict[str, Layout] = {"scatter": draw_scatter, "grid": draw_grid}
+
+
+def check_layouts(names: Sequence[str]) -> None:
+    """Refuse a layout that is not in `LAYOUTS`, with near ones."""
+    for name in names:
+        if name not in LAYOUTS:
+            hints = near(name, LAYOUTS) or list(LAYOUTS)
+            raise RefusedError(
+                f"mosaic.layouts: {name!r} is not a layout; did you mean {', '.join(hints)}?"
+            )
+
+
+def colour_groups(labels: Labels, mosaic: Mosaic) -> Labels:
+    """Return what each image is coloured by: its label, its super-class, or nothing.
+
+    A label that the super-classes do not name has no colour.
+    """
+    if mosaic.frame == "none" or mosaic.colour == "none":
+        return [None] * len(labels)
+    if isinstance(mosaic.colour, str):
+        return labels
+    return [None if label is None else mosaic.colour.get(label) for label in labels]
+
+
+def choose_images(labels: Labels, mosaic: Mosaic, seed: int) -> Pixels:
+    """Choose at most ``mosaic.max_images`` images so that each class keeps its share.
+
+    Returns:
+        Ascending indices of the images to draw.
+    """
+    return sample_by_label(labels, mosaic.max_images or len(labels), seed)
+
+
+def draw_overview(
+    pyramid: Pyramid, read: Read, labels: Labels, mosaic: Mosaic, title: str = ""
+) -> Image.Image:
+    """Draw a whole pyramid as one picture with title and legend, at most as large as a mosaic."""
+    sheet = prepare(np.zeros((len(labels), 2)), labels, mosaic, title)
+    whole = read_overview(pyramid, sheet.width, sheet.height, read)
+    canvas = Image.new("RGB", (sheet.width, sheet.height), sheet.background)
+    corner = ((sheet.width - whole.width) // 2, (sheet.height - whole.height) // 2)
+    canvas.paste(whole, corner)
+    return finish(np.asarray(canvas), sheet)
 
 
 def prepare(positions: Positions, labels: Labels, mosaic: Mosaic, title: str) -> Sheet:
@@ -117,8 +221,8 @@ def prepare(positions: Positions, labels: Labels, mosaic: Mosaic, title: str) ->
     if len(labels) != len(positions):
         raise ValueError(f"{len(labels)} labels for {len(positions)} positions")
     background = check_background(mosaic.background)
-    framed = mosaic.frame == "label" and any(label is not None for label in labels)
-    colours = class_colours(labels) if framed else None
+    groups = colour_groups(labels, mosaic)
+    colours = class_colours(groups) if any(group is not None for group in groups) else None
     footer = lay_out(title, colours, mosaic.width, mosaic.height)
     return Sheet(mosaic.width, mosaic.height - footer.height, footer, background, colours)
 

@@ -1,246 +1,245 @@
-"""Channel cards as rows and sheets: pictures, crops and statistics of a layer brought together."""
+"""What explaining joins: cards, mean heat maps per class, weight sheets and linear probes.
+
+Each is a product of one unit, made again when its inputs change.
+"""
 
 import hashlib
 import json
-import math
+import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cnnvis_ray import ledger
-from cnnvis_ray.channels.histograms import NUM_BINS, quantile
-from cnnvis_ray.channels.tables import histogram_from
-from cnnvis_ray.explanation.cards import (
-    CHANNELS_PER_SHEET,
-    Card,
-    Crop,
-    Picture,
-    draw_card_sheet,
-)
-from cnnvis_ray.explanation.groups import png
-from cnnvis_ray.explanation.selectivity import (
+from cnnvis_ray.explanation import (
+    PROBE,
     ClassMeans,
-    Floats,
-    channel_values,
-    class_means,
+    ExplanationSetup,
+    build_cards,
+    chosen_channels,
+    draw_card_sheets,
+    draw_class_heat,
+    measure_classes,
+    plots,
+    probe_rows,
+    summarize_heat,
 )
-from cnnvis_ray.ledger import Marker, Pass, Run
-from cnnvis_ray.ledger.reading import read_features
-from cnnvis_ray.network import Layer
-from cnnvis_ray.stages.crops import chosen_channels
+from cnnvis_ray.explanation.classes import Labelled
+from cnnvis_ray.ledger import SLOTS, Pass, Run, digest_files, read_features
+from cnnvis_ray.network import Layer, build_module
+from cnnvis_ray.stages.extract import statistics_digest
 from cnnvis_ray.stages.job import Job
-from cnnvis_ray.stages.merging import digest_files, layer_files, merged_digest
+from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes, write_table
 
-UNIT = "000000.r0"  # a layer's cards are one unit
-CLASSES = 3  # named on a card
-CROPS = 6  # on a card's row of the sheet; the table has all
-CLASS = pa.struct([("name", pa.string()), ("mean", pa.float32())])
-CROP = pa.struct(
-    [
-        ("key", pa.string()),
-        ("value", pa.float32()),
-        ("whole_image", pa.bool_()),
-        ("crop", pa.binary()),
-    ]
-)
-CARDS = pa.schema(
-    [
-        ("channel", pa.int32()),
-        ("picture", pa.binary()),  # null where the channel was not maximized
-        ("picture_activation", pa.float32()),
-        ("picture_status", pa.string()),
-        ("picture_percentile", pa.float32()),
-        ("excited", pa.float32()),  # share of the images whose map maximum is above zero
-        ("median", pa.float32()),  # of the images' map maxima, within 4.4 %
-        ("top", pa.float32()),  # what 0.5 % of the images' map maxima exceed, within 4.4 %
-        ("selectivity", pa.float32()),  # null without labels and for silent channels
-        ("classes", pa.list_(CLASS)),
-        ("histogram", pa.list_(pa.int64(), NUM_BINS)),  # of the images' map maxima
-        ("crops", pa.list_(CROP)),
-    ]
-)
+log = logging.getLogger(__name__)
 
-SELECTIVITY = pa.schema(
-    [
-        ("channel", pa.int32()),
-        ("selectivity", pa.float32()),  # null for silent channels and negative activations
-        ("classes", pa.list_(CLASS)),
-    ]
-)
+LARGEST = 2**28  # numbers of a layer's features that a probe reads into memory: 1 GiB
+
+Written = Iterator[ShardFile]
 
 
-def draw_cards(job: Job, layers: Sequence[Layer]) -> None:
-    """Bring each layer's cards up to its crops, pictures, statistics and labels."""
-    for layer in layers:
-        passes = ledger.read_passes(job.store, "crops")
-        files = layer_files(job.store, passes, "explanation/crops", layer.name)
-        if files:
-            draw_layer(job, layer, files)
-    ledger.sweep(job.store, ("cards",), ["explanation/cards", "explanation/selectivity"])
+def write_products(job: Job, setup: ExplanationSetup, summary: Summary) -> None:
+    """Bring cards, class maps, weight sheets and probes up to what they are made from."""
+    write_class_maps(job, setup, summary)
+    made = [write_cards(job, layer) for layer in setup.shown]
+    if any(made):
+        folders = ["explanation/cards", "explanation/selectivity"]
+        job.ledger.sweep(("cards",), folders)
+    write_weights(job, setup.shown)
+    if job.config.explain.probe:
+        write_probe(job, setup.shown, summary)
 
 
-def draw_layer(job: Job, layer: Layer, files: Sequence[ShardFile]) -> None:
-    """Write one layer's cards unless they are written."""
-    pictures = read_pictures(job, layer.name)
-    passes = ledger.read_passes(job.store, "extract")
-    features = layer_files(job.store, passes, "features", layer.name)
-    keys = Run(job.store).images(["key"])["key"].to_pylist()
+def write_class_maps(job: Job, setup: ExplanationSetup, summary: Summary) -> None:
+    """Average heat maps by class, draw them, and note the areas under deletion and insertion.
+
+    Classes are the labels; images without one count for what the network calls them.
+    """
+    files = job.ledger.files("explain", "explanation/heat")
+    labels = job.image_labels()
+    digest = hashlib.sha256(json.dumps([digest_files(files), labels]).encode()).hexdigest()
+
+    def build() -> Written:
+        shards = (read_table(job.store, file.path) for file in files)
+        heat = summarize_heat(shards, job.images.labels.of)
+        summary.note("explain", target=str(setup.kind), **heat.fidelity())
+        if not heat.means:
+            return
+        yield write_table(job.store, "explanation/classes.parquet", heat.table())
+        needs = job.vision.network.preprocess
+        for method in heat.methods:
+            sheet = draw_class_heat(heat, method, partial(read_thumbnails, job), needs)
+            yield write_bytes(job.store, f"explanation/classes-{method}.png", sheet)
+
+    job.ledger.make(Pass("classes", {}, (), digest), build)
+
+
+def read_thumbnails(job: Job, image_ids: set[int]) -> dict[int, bytes]:
+    """Read the thumbnails of some images, each shard once."""
+    units = {image // SLOTS for image in image_ids}
+    found: dict[int, bytes] = {}
+    for file in job.ledger.files("images", "images"):
+        if int(file.path.split("/")[1][:6]) in units:
+            table = read_table(job.store, file.path, ["image_id", "thumbnail"])
+            kept = table.filter(pc.is_in(table["image_id"], pa.array(sorted(image_ids))))
+            ids, data = kept["image_id"].to_pylist(), kept["thumbnail"].to_pylist()
+            found.update(zip(ids, data, strict=True))
+    return found
+
+
+def write_cards(job: Job, layer: Layer) -> bool:
+    """Bring a layer's cards up to its crops, pictures, statistics and labels.
+
+    Returns:
+        Whether they were written now.
+    """
+    records, name = job.ledger, layer.name
+    files = records.files("crops", f"explanation/crops/{name}")
+    if not files:
+        return False
+    pictures = read_pictures(job, name)
+    activations: dict[int, float] = {}
+    if pictures is not None:
+        columns = (pictures[column].to_pylist() for column in ("channel", "activation"))
+        for channel, activation in zip(*columns, strict=True):
+            activations.setdefault(channel, activation)
+    features = records.files("extract", f"features/{name}")
     inputs = [
         digest_files(files),
-        merged_digest(job.store, f"channels/{layer.name}.parquet"),
-        [[channel, picture.activation] for channel, picture in sorted(pictures.items())],
+        statistics_digest(records, name),
+        [[channel, activation] for channel, activation in sorted(activations.items())],
         digest_files(features),
-        [job.images.labels.of(key) for key in keys],
+        job.image_labels(),
         str(job.config.explain.channels),
     ]
     digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-    (owner,) = ledger.claim(job.store, Pass("cards", {}, (layer.name,), digest))
-    if ledger.done(job.store, owner):
-        return
-    means = measure_classes(job, layer, features)
-    cards = list(make_cards(job, layer, files, (means, pictures)))
-    table = pa.Table.from_pylist([row_of(card) for card in cards], schema=CARDS)
-    written = [write_table(job.store, f"explanation/cards/{layer.name}.parquet", table)]
-    written.extend(draw_sheets(job, layer, cards))
-    if means is not None:
-        path = f"explanation/selectivity/{layer.name}.parquet"
-        written.append(write_table(job.store, path, selectivity_of(means)))
-    ledger.commit(job.store, owner, Marker(UNIT, tuple(written)))
 
-
-def selectivity_of(means: ClassMeans) -> pa.Table:
-    """Lay out for every channel how it tells classes apart, and which excite it most."""
-    values = means.selectivity()
-    classes = [
-        [{"name": name, "mean": mean} for name, mean in means.strongest(channel, CLASSES)]
-        for channel in range(len(values))
-    ]
-    columns = [
-        pa.array(range(len(values)), pa.int32()),
-        pa.array(values, pa.float32(), from_pandas=True),
-        pa.array(classes, pa.list_(CLASS)),
-    ]
-    return pa.table(columns, schema=SELECTIVITY)
-
-
-def draw_sheets(job: Job, layer: Layer, cards: Sequence[Card]) -> Iterator[ShardFile]:
-    """Draw a layer's cards, so many a sheet."""
-    num_crops = min(CROPS, job.config.extract.exemplars)
-    field = layer.receptive_field
-    sees = "the whole image" if field is None else f"{field[0]:g} x {field[1]:g} pixels"
-    notes = [
-        f"{job.vision.network.name}; a neuron sees {sees}; crops show what it saw, best first"
-    ]
-    for start in range(0, len(cards), CHANNELS_PER_SHEET):
-        sheet = draw_card_sheet(
-            layer.name, cards[start : start + CHANNELS_PER_SHEET], num_crops, notes
+    def build() -> Written:
+        means = read_classes(job, features)
+        table = build_cards(
+            chosen_channels(job.config.explain.channels, layer.channels, name),
+            Run(job.store, records).statistics(name),
+            (read_table(job.store, file.path) for file in files),
+            pictures,
+            means,
         )
-        path = f"explanation/cards/{layer.name}-{start // CHANNELS_PER_SHEET:03d}.png"
-        yield write_bytes(job.store, path, png(sheet))
+        yield write_table(job.store, f"explanation/cards/{name}.parquet", table)
+        sees = layer.receptive_field
+        field = "the whole image" if sees is None else f"{sees[0]:g} x {sees[1]:g} pixels"
+        network = job.vision.network.name
+        notes = [f"{network}; a neuron sees {field}; crops show what it saw, best first"]
+        sheets = draw_card_sheets(table, name, job.config.extract.exemplars, notes)
+        for number, sheet in enumerate(sheets):
+            yield write_bytes(job.store, f"explanation/cards/{name}-{number:03d}.png", sheet)
+        if means is not None:
+            path = f"explanation/selectivity/{name}.parquet"
+            yield write_table(job.store, path, means.table())
+
+    return records.make(Pass("cards", {}, (name,), digest), build)[1]
 
 
-def make_cards(
-    job: Job,
-    layer: Layer,
-    files: Sequence[ShardFile],
-    joined: tuple[ClassMeans | None, dict[int, Picture]],
-) -> Iterator[Card]:
-    """Bring together what is known of each channel."""
-    means, pictures = joined
-    crops: dict[int, list[tuple[int, Crop]]] = {}
-    for file in files:
-        for row in read_table(job.store, file.path).to_pylist():
-            crop = Crop(row["crop"], row["key"], row["value"], row["whole_image"])
-            crops.setdefault(row["channel"], []).append((row["rank"], crop))
-    statistics = Run(job.store).statistics(layer.name).sort_by("channel")
-    histogram = histogram_from(statistics, "peak_histogram")
-    median, top = quantile(histogram, 0.5), quantile(histogram, 0.995)
-    excited = statistics["peak_excited"].to_numpy()
-    selectivity = None if means is None else means.selectivity()
-    for channel in chosen_channels(job.config.explain.channels, layer.channels):
-        ranked = sorted(crops.get(channel, []), key=lambda pair: pair[0])
-        yield Card(
-            channel,
-            pictures.get(channel),
-            tuple(crop for _, crop in ranked),
-            histogram[channel],
-            float(excited[channel]),
-            float(median[channel]),
-            float(top[channel]),
-            None if selectivity is None else known(float(selectivity[channel])),
-            () if means is None else tuple(means.strongest(channel, CLASSES)),
-        )
-
-
-def known(value: float) -> float | None:
-    """Give a number, None for what is no number."""
-    return None if math.isnan(value) else value
-
-
-def row_of(card: Card) -> dict[str, object]:
-    """Lay a card out as its row."""
-    picture = card.picture
-    return {
-        "channel": card.channel,
-        "picture": picture and picture.data,
-        "picture_activation": picture and picture.activation,
-        "picture_status": picture and picture.status,
-        "picture_percentile": picture and picture.percentile,
-        "excited": card.excited,
-        "median": card.median,
-        "top": card.top,
-        "selectivity": card.selectivity,
-        "classes": [{"name": name, "mean": mean} for name, mean in card.classes],
-        "histogram": card.histogram,
-        "crops": [
-            {
-                "key": crop.key,
-                "value": crop.value,
-                "whole_image": crop.whole_image,
-                "crop": crop.data,
-            }
-            for crop in card.crops
-        ],
-    }
-
-
-def read_pictures(job: Job, layer: str) -> dict[int, Picture]:
-    """Read the channels' pictures where the run has a catalogue of them; of several the first."""
+def read_pictures(job: Job, layer: str) -> pa.Table | None:
+    """Read the layer's pictures in the run's catalogue; None where it has none."""
     path = f"maximization/{job.config.maximize.name}/{layer}.parquet"
-    if not job.store.exists(path):
-        return {}
-    columns = ["channel", "picture", "activation", "status", "percentile"]
-    pictures: dict[int, Picture] = {}
-    for row in read_table(job.store, path, columns).to_pylist():
-        made = Picture(row["picture"], row["activation"], row["status"], row["percentile"])
-        pictures.setdefault(row["channel"], made)
-    return pictures
+    return read_table(job.store, path) if job.store.exists(path) else None
 
 
-def measure_classes(job: Job, layer: Layer, files: Sequence[ShardFile]) -> ClassMeans | None:
-    """Average the layer's channels by label, from the features; None where that cannot be."""
+def read_classes(job: Job, files: Sequence[ShardFile]) -> ClassMeans | None:
+    """Average a layer's channels by label, from the features; None where that cannot be."""
     if not files:
         return None
     pooling, shape = read_shape(job.store, files[0].path)
-    if pooling.startswith("sketch"):
-        return None
-    rows = Run(job.store).images(["image_id", "key"])
-    keys = dict(zip(rows["image_id"].to_pylist(), rows["key"].to_pylist(), strict=True))
+    ids = job.image_keys()["image_id"].to_pylist()
+    label_of = dict(zip(ids, job.image_labels(), strict=True))
 
-    def blocks() -> Iterator[tuple[list[str | None], Floats]]:
+    def blocks() -> Iterator[Labelled]:
         for file in files:
-            ids, features = read_features(job.store, file.path)
-            values = channel_values(features, pooling, shape)
-            assert values is not None
-            yield [job.images.labels.of(keys[image]) for image in ids.tolist()], values
+            found, features = read_features(job.store, file.path)
+            yield [label_of[image] for image in found.tolist()], features
 
-    return class_means(blocks(), layer.channels)
+    return measure_classes(blocks(), pooling, shape)
 
 
 def read_shape(store: Store, path: str) -> tuple[str, list[int]]:
     """Read from a shard's metadata how its features were pooled, and of what shape."""
     with store.open(path) as file:
         metadata = pq.read_schema(file).metadata
-    return metadata[b"pooling"].decode(), [int(s) for s in metadata[b"shape"].split()]
+    return metadata[b"pooling"].decode(), [int(side) for side in metadata[b"shape"].split()]
+
+
+def write_weights(job: Job, layers: Sequence[Layer]) -> None:
+    """Draw the weights of the shown layers that are convolutions, and of the first one."""
+    scale = job.config.explain.scale
+    recipe: ledger.Recipe = {"weights": job.vision.network.state_hash, "scale": scale}
+    inputs = ledger.fingerprint(recipe)
+    convolutions = [layer for layer in job.vision.table.layers if layer.kind == "Conv2d"]
+    shown = {layer.name for layer in (*convolutions[:1], *layers)}
+    module = build_module(job.vision.network)
+    for name in [layer.name for layer in convolutions if layer.name in shown]:
+        kernels = plots.kernels_of(module.get_submodule(name))
+        if kernels is None:
+            continue
+
+        def build(name: str = name, kernels: np.ndarray = kernels) -> Written:
+            sheet = plots.draw_kernels(name, kernels, scale == "shared")
+            yield write_bytes(job.store, f"explanation/weights/{name}.png", sheet)
+
+        job.ledger.make(Pass("weights", {}, (name,), inputs), build)
+
+
+def write_probe(job: Job, layers: Sequence[Layer], summary: Summary) -> None:
+    """Probe every layer with features and draw the accuracies beside one another."""
+    rows = []
+    for layer in layers:
+        for row in probe_layer(job, layer.name):
+            quality = summary.fields.get("quality", {}).get(layer.name)
+            agreement = quality.get("label_agreement") if isinstance(quality, dict) else None
+            rows.append({**row, "map_agreement": agreement})
+    if not rows:
+        log.info("explain: no linear probe: it needs features and two classes of two images")
+        return
+    table = pa.Table.from_pylist(rows, schema=PROBE)
+    write_table(job.store, "explanation/probe.parquet", table)
+    write_bytes(job.store, "explanation/probe.png", plots.draw_probe(table))
+
+
+def probe_layer(job: Job, layer: str) -> list[dict[str, object]]:
+    """Probe one layer, unless that is done; return its row, if it has one."""
+    files = job.ledger.files("extract", f"features/{layer}")
+    if not files:
+        return []
+    recipe: ledger.Recipe = {
+        "features": digest_files(files),
+        "labels": job.image_labels(),
+        "seed": job.config.seed,
+    }
+    path = f"explanation/probe/{layer}.parquet"
+
+    def build() -> Written:
+        yield write_table(job.store, path, probe(job, layer))
+
+    job.ledger.make(Pass("probe", {}, (layer,), ledger.fingerprint(recipe)), build)
+    rows: list[dict[str, object]] = read_table(job.store, path).to_pylist()
+    return rows
+
+
+def probe(job: Job, layer: str) -> pa.Table:
+    """Probe one layer: a row, or none where its features do not fit or classes are too few."""
+    run = Run(job.store, job.ledger)
+    size = sum(values.size for _, values in run.feature_blocks(layer))
+    if size > LARGEST:
+        log.info(
+            "explain %s: no linear probe: %d numbers do not fit in memory; extract with "
+            "pooling mean or sketch:256",
+            layer,
+            size,
+        )
+        return PROBE.empty_table()
+    keys, features = run.features(layer)
+    labels = [job.images.labels.of(key) for key in keys]
+    return probe_rows(layer, np.asarray(features), labels, job.config.seed)

@@ -4,48 +4,29 @@ Only reads the runs, and writes into the first one's compare/NAME. No network is
 """
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import PurePosixPath
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.explanation.groups import png
+from cnnvis_ray.explanation import Compared, compare_layers, gram
+from cnnvis_ray.explanation.heat import png
 from cnnvis_ray.explanation.image_sheets import beside
-from cnnvis_ray.explanation.matrices import draw_matrix
-from cnnvis_ray.explanation.similarity import Gram, gram, linear_cka
+from cnnvis_ray.explanation.plots import draw_matrix
 from cnnvis_ray.ledger import Run, open_run
 from cnnvis_ray.storage import write_bytes, write_table
 
 log = logging.getLogger(__name__)
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MOST_IMAGES = 1000  # bounds memory: 8 MB a layer
 FEWEST_IMAGES = 5
-CKA = pa.schema(
-    [
-        ("run", pa.string()),
-        ("layer", pa.string()),
-        ("other_run", pa.string()),
-        ("other_layer", pa.string()),
-        ("cka", pa.float64()),  # null where the images do not differ in one of the layers
-        ("images", pa.int64()),
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One layer of one run, and how it places the images."""
-
-    run: str
-    layer: str
-    gram: Gram
 
 
 def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[str]:
@@ -62,6 +43,10 @@ def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[st
     Raises:
         RefusedError: there is no run, no layer, or the runs share too few images.
     """
+    if not NAME.fullmatch(name):
+        raise RefusedError(
+            f"compare --name: {name!r} is not a name; use letters, digits, '.', '_' and '-'"
+        )
     runs = [open_run(path) for path in paths]
     keys = shared_keys(runs)
     layers = [layer for run in runs for layer in read_layers(run, patterns, keys)]
@@ -72,11 +57,12 @@ def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[st
         )
     folder = f"compare/{name}"
     store = runs[0].store
-    table = [[linear_cka(one.gram, other.gram) for other in layers] for one in layers]
-    write_table(store, f"{folder}/cka.parquet", rows_of(layers, table, len(keys)))
+    table = compare_layers(layers)
+    write_table(store, f"{folder}/cka.parquet", table)
     named = [f"{layer.run}  {layer.layer}" for layer in layers]
     title = f"Linear CKA, {len(keys):,} images"
-    write_bytes(store, f"{folder}/cka.png", png(draw_matrix(title, named, table)))
+    values = table["cka"].to_numpy().reshape(len(layers), len(layers))
+    write_bytes(store, f"{folder}/cka.png", draw_matrix(title, named, values))
     count = 0
     for sheets in side_by_side(runs):
         path = f"{folder}/images/{PurePosixPath(sheets[0][1]).name}"
@@ -91,24 +77,24 @@ def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[st
 
 
 def shared_keys(runs: Sequence[Run]) -> list[str]:
-    """Find the images that all runs hold, evenly thinned out where there are many.
+    """Find the images that all runs have, evenly spread where there are too many.
 
     Raises:
         RefusedError: there are too few.
     """
-    held = [set(run.images(["key"])["key"].to_pylist()) for run in runs]
-    common = sorted(set.intersection(*held))
+    present = [set(run.images(["key"])["key"].to_pylist()) for run in runs]
+    common = sorted(set.intersection(*present))
     if len(common) < FEWEST_IMAGES:
         raise RefusedError(
             f"the runs share {len(common)} images by key, at least {FEWEST_IMAGES} are needed; "
             "compare runs on the same source"
         )
     count = min(MOST_IMAGES, len(common))
-    return [common[place * len(common) // count] for place in range(count)]
+    return [common[number * len(common) // count] for number in range(count)]
 
 
 def read_layers(run: Run, patterns: Sequence[str], keys: Sequence[str]) -> Iterator[Compared]:
-    """Read how each wanted layer of a run places the images."""
+    """Read each wanted layer of a run as the Gram matrix of its features."""
     name = PurePosixPath(run.store.root.rstrip("/")).name
     rows = run.images(["image_id", "key"])
     ids = dict(zip(rows["key"].to_pylist(), rows["image_id"].to_pylist(), strict=True))
@@ -128,28 +114,15 @@ def features_of(run: Run, layer: str, wanted: NDArray[np.int64]) -> NDArray[np.f
     found: dict[int, NDArray[np.floating]] = {}
     chosen = set(wanted.tolist())
     for ids, values in run.feature_blocks(layer):
-        kept = [place for place, image in enumerate(ids.tolist()) if image in chosen]
+        kept = [row for row, image in enumerate(ids.tolist()) if image in chosen]
         found.update(zip(ids[kept].tolist(), values[kept], strict=True))
+    missing = len(wanted) - len(found)
+    if missing:
+        raise RefusedError(
+            f"{run.store.root!r}: {layer} has no features of {missing} of the {len(wanted)} "
+            f"compared images; finish them first: cnnvis extract {run.store.root}"
+        )
     return np.stack([found[image] for image in wanted.tolist()])
-
-
-def rows_of(
-    layers: Sequence[Compared], table: Sequence[Sequence[float | None]], images: int
-) -> pa.Table:
-    """Lay the comparison out, a row a pair."""
-    rows = [
-        {
-            "run": one.run,
-            "layer": one.layer,
-            "other_run": other.run,
-            "other_layer": other.layer,
-            "cka": table[row][column],
-            "images": images,
-        }
-        for row, one in enumerate(layers)
-        for column, other in enumerate(layers)
-    ]
-    return pa.Table.from_pylist(rows, schema=CKA)
 
 
 def side_by_side(runs: Sequence[Run]) -> Iterator[list[tuple[Run, str]]]:
@@ -173,7 +146,7 @@ def sheets_of(run: Run) -> dict[str, str]:
 
 
 def is_occluded(path: str) -> bool:
-    """Tell a sheet of occluded images from an image's own sheet."""
+    """Whether a sheet shows occluded images and not an image's channels."""
     return path.endswith("-occluded.png")
 
 

@@ -1,163 +1,140 @@
-"""The verb ``explain``: heat maps, crops of exemplars, then cards, class maps and sheets."""
+"""The stage ``explain``: heat maps and crops of exemplars, then cards, class maps and sheets."""
 
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cnnvis_ray import ledger
-from cnnvis_ray.cluster import Progress, Seat, Session, place, work
-from cnnvis_ray.config import Explain
-from cnnvis_ray.errors import IncompleteError, RefusedError
+from cnnvis_ray.cluster import Session
+from cnnvis_ray.config import recipe_of
+from cnnvis_ray.errors import IncompleteError, Refusals, RefusedError
 from cnnvis_ray.explanation import (
-    NEEDS_LAYER,
     CropTask,
     Explainer,
     ExplanationSetup,
     HeatTask,
     Wanted,
-    check_target,
-    find_cam_layer,
-    find_kind,
+    by_unit,
+    chosen_channels,
+    decide_setup,
 )
-from cnnvis_ray.ledger import Pass, Run
-from cnnvis_ray.ledger.units import SLOTS
-from cnnvis_ray.network import check_coverage, covers_head
-from cnnvis_ray.stages.cards import draw_cards
-from cnnvis_ray.stages.crops import crop_tasks
-from cnnvis_ray.stages.heat_maps import summarize_heat
+from cnnvis_ray.ledger import SLOTS, Claim, Pass, Run
+from cnnvis_ray.network import Layer
+from cnnvis_ray.stages.cards import write_products
+from cnnvis_ray.stages.extract import statistics_digest
 from cnnvis_ray.stages.job import Job
-from cnnvis_ray.stages.kernels import draw_kernels
-from cnnvis_ray.stages.probing import probe_layers
-from cnnvis_ray.stages.reaching import check_seen
 from cnnvis_ray.stages.summary import Summary
+from cnnvis_ray.stages.units import Units
 
 log = logging.getLogger(__name__)
 
 Task = HeatTask | CropTask
 
 
-def explain(job: Job, session: Session, summary: Summary) -> None:
-    """Make what is due of heat maps and crops, and join cards and sheets.
+@dataclass(slots=True)
+class Explanation:
+    """What explaining does.
+
+    Attributes:
+        claims: of heat maps and, per layer, of crops.
+        tasks: what is due.
+        finished: by pass name, the units that are done and wanted.
+    """
+
+    job: Job
+    setup: ExplanationSetup
+    claims: list[Claim]
+    tasks: list[Task]
+    finished: dict[str, set[str]]
+    units: Units[ExplanationSetup, Task]
+
+    def do(self, session: Session, summary: Summary) -> None:
+        """Make what is due of heat maps and crops, and join cards and sheets.
+
+        Raises:
+            IncompleteError: units failed, or images could not be read; what is done is kept.
+        """
+        job, records = self.job, self.job.ledger
+        if not self.claims:
+            log.info("explain: explain.images is 0, so there is nothing to do")
+            return
+        owners = [owner for claim in self.claims for owner in records.open(claim)]
+        for owner in owners:
+            records.retire(owner, self.finished[owner.name])
+        failed = []
+        if self.tasks:
+            failed = self.units.run(self.tasks, job.config.cluster, session)
+            records.refresh(owners)
+        if self.tasks or summary.unfinished:
+            due = [failure.task.unit for failure in failed]
+            records.sweep(("explain",), ["explanation/heat", "explanation/images"], due)
+            records.sweep(("crops",), ["explanation/crops"], due)
+        write_products(job, self.setup, summary)
+        if failed:
+            raise IncompleteError(
+                f"explain: {len(failed)} tasks failed; first {failed[0]}; run again to retry them"
+            )
+        gone = {
+            (marker.unit[:6], slot)
+            for owner in owners
+            for marker in records.markers(owner).values()
+            for slot in marker.rejects
+        }
+        if gone:
+            raise IncompleteError(
+                f"explain: {len(gone)} images that were extracted cannot be read any more (see "
+                "the log); restore them and run again"
+            )
+
+
+def decide(job: Job) -> Explanation:
+    """Find what can be explained of this network, and what of it is due.
 
     Raises:
-        RefusedError: nothing is extracted yet, a recipe changed, or the network's output cannot
-            be aimed at.
-        IncompleteError: units failed, or images could not be read; what is done is kept.
+        RefusedError: nothing is extracted yet, a recipe changed, or the configuration asks for
+            what the network does not have.
     """
-    if job.config.explain.images == 0:
-        log.info("explain: explain.images is 0, so there is nothing to do")
-        return
-    setup = make_setup(job)
-    tasks: list[Task] = [*heat_tasks(job, setup), *crop_tasks(job, setup.shown)]
-    failed = work_through(job, session, setup, tasks) if tasks else []
-    ledger.sweep(job.store, ("explain",), ["explanation/heat", "explanation/images"])
-    ledger.sweep(job.store, ("crops",), ["explanation/crops"])
-    summarize_heat(job, setup, summary)
-    draw_cards(job, setup.shown)
-    draw_kernels(job, setup.shown)
-    if job.config.explain.probe:
-        probe_layers(job, setup.shown, summary)
-    reconcile(job, failed)
+    vision = job.vision
+    shown = job.chosen(job.config.explain.layers)
+    setup = decide_setup(job.config, job.images.source, vision.network, vision.table, shown)
+    claims: list[Claim] = []
+    tasks: list[Task] = []
+    finished: dict[str, set[str]] = {}
+    refusals = Refusals()
+    if job.config.explain.images != 0:
+        with refusals.gather():
+            wanted = Pass("explain", find_recipe(job, setup))
+            claims.append(job.ledger.claim(wanted, "explain" in job.replace))
+            (owner,) = claims[-1].passes
+            planned: dict[str, Task] = {task.name: task for task in heat_tasks(job, owner)}
+            tasks.extend(find_due(job, claims[-1], planned, finished))
+        for layer in setup.shown:
+            with refusals.gather():
+                claim, planned = crop_tasks(job, layer)
+                if claim is not None:
+                    claims.append(claim)
+                    tasks.extend(find_due(job, claim, planned, finished))
+    refusals.raise_all()
+    units = Units("explain", "tasks", Explainer, setup, len(tasks), len(tasks))
+    return Explanation(job, setup, claims, tasks, finished, units)
 
 
-def reconcile(job: Job, failed: Sequence[str]) -> None:
-    """Say how it ended, also of images that an earlier invocation could not read.
-
-    Raises:
-        IncompleteError: tasks failed, or images that were extracted cannot be read any more.
-    """
-    if failed:
-        raise IncompleteError(
-            f"explain: {len(failed)} tasks failed; first {failed[0]}; run again to try them again"
-        )
-    gone = {
-        (marker.unit[:6], slot)
-        for stage in ("explain", "crops")
-        for owner in ledger.read_passes(job.store, stage)
-        for marker in ledger.read_markers(job.store, owner)
-        for slot in marker.rejects
-    }
-    if gone:
-        raise IncompleteError(
-            f"explain: {len(gone)} images that were extracted cannot be read any more (see the "
-            "log of the first time); restore them and run with --replace explain"
-        )
+def find_due(
+    job: Job, claim: Claim, planned: dict[str, Task], finished: dict[str, set[str]]
+) -> list[Task]:
+    """Return the tasks that are due. Units with images that could not be read are tried again."""
+    (owner,) = claim.passes
+    (done,) = job.ledger.finished(claim).values()
+    whole = {unit for unit in done if not job.ledger.markers(owner)[unit].rejects}
+    finished[owner.name] = {task.unit for task in planned.values() if task.unit in whole}
+    return [task for task in planned.values() if task.unit not in whole]
 
 
-def make_setup(job: Job) -> ExplanationSetup:
-    """Decide what can be explained of this network, and say what cannot.
-
-    Raises:
-        RefusedError: the configuration asks for what the network does not have.
-    """
-    config, vision = job.config, job.vision
-    shown = job.chosen(config.explain.layers)
-    check_coverage(vision.network, vision.table, shown)
-    headed = covers_head(vision.network, vision.table)
-    kind = None
-    methods: list[str] = []
-    cam_layer = ""
-    if headed:
-        output = vision.table.output
-        kind = find_kind(config.explain.output, output, vision.network.categories)
-        assert output is not None
-        check_target(config.explain.target, output)
-        methods = able_methods(config.explain, vision.network.preprocess.crop)
-        if NEEDS_LAYER & set(methods):
-            cam_layer = find_cam_layer(vision.table, config.explain.cam_layer).name
-    else:
-        log.info("explain: the weights hold no head, so there are sheets without heat maps")
-    return ExplanationSetup(
-        config.run_dir,
-        config.seed,
-        job.images.source,
-        config.images,
-        config.explain,
-        vision.network,
-        kind,
-        tuple(methods),
-        cam_layer,
-        shown,
-        {layer.name: layer for layer in vision.table.layers},
-    )
-
-
-def able_methods(explain: Explain, crop: int) -> list[str]:
-    """List the asked methods without those that this input cannot have."""
-    methods: list[str] = list(dict.fromkeys(explain.methods))
-    if "occlusion" in methods and explain.patch > crop:
-        log.warning(
-            "explain: occlusion skipped: a patch of %d pixels does not fit the network's %d; "
-            "set explain.patch and explain.stride to %d",
-            explain.patch,
-            crop,
-            max(1, crop // 4),
-        )
-        methods.remove("occlusion")
-    return methods
-
-
-def heat_tasks(job: Job, setup: ExplanationSetup) -> list[HeatTask]:
-    """Choose the images and cut them along the image units."""
-    (owner,) = ledger.claim(
-        job.store, Pass("explain", recipe_of(job, setup)), "explain" in job.replace
-    )
-    revisions = {unit.number: unit.name for unit in ledger.read_plan(job.store).units()}
-    units: dict[int, list[Wanted]] = {}
-    for image in chosen_images(job):
-        units.setdefault(image.image_id // SLOTS, []).append(image)
-    tasks = {}
-    for number, images in sorted(units.items()):
-        name = f"{revisions[number]}.{digest_of(images)}"
-        tasks[name] = HeatTask(name, owner, tuple(images))
-    finished = ledger.retire(job.store, owner, set(tasks))
-    return [task for name, task in tasks.items() if name not in finished]
-
-
-def recipe_of(job: Job, setup: ExplanationSetup) -> ledger.Recipe:
-    """Say what heat maps and image sheets depend on."""
+def find_recipe(job: Job, setup: ExplanationSetup) -> ledger.Recipe:
+    """Return what heat maps and image sheets depend on."""
     outside = {"images", "sheets", "curves", "layers", "channels", "probe", "batch_size"}
-    values = job.config.explain.model_dump(mode="json", exclude=outside)
+    values = recipe_of(job.config.explain, outside)
     return {
         "root": job.root,
         **{f"explain.{key}": value for key, value in values.items()},
@@ -167,61 +144,65 @@ def recipe_of(job: Job, setup: ExplanationSetup) -> ledger.Recipe:
     }
 
 
+def heat_tasks(job: Job, owner: Pass) -> list[HeatTask]:
+    """Choose the images and cut them along the image units."""
+    names = {unit.number: unit.name for unit in ledger.read_plan(job.store).units()}
+    units: dict[int, list[Wanted]] = {}
+    for image in choose_images(job):
+        units.setdefault(image.image_id // SLOTS, []).append(image)
+    return [
+        HeatTask(f"{names[number]}.{digest_of(images)}", owner, tuple(images))
+        for number, images in sorted(units.items())
+    ]
+
+
 def digest_of(images: Sequence[Wanted]) -> str:
-    """Digest which images of a unit are wanted, and what of them."""
+    """Return a digest of which images of a unit are wanted, and what of them."""
     text = " ".join(f"{image.image_id}{image.sheet:d}{image.curves:d}" for image in images)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def chosen_images(job: Job) -> list[Wanted]:
+def choose_images(job: Job) -> list[Wanted]:
     """Spread the wanted number of images evenly over the rows; sheets and curves over those.
 
     Raises:
         RefusedError: the run has no rows.
     """
-    explain = job.config.explain
-    rows = Run(job.store).images(["image_id", "key"]).sort_by("image_id")
+    explain, rows = job.config.explain, job.image_keys()
     if not rows.num_rows:
-        raise RefusedError("explain: the run has no usable image")
-    count = rows.num_rows if explain.images == "all" else explain.images
-    places = evenly(rows.num_rows, count)
-    sheets = set(evenly(len(places), explain.sheets))
-    curves = set(evenly(len(places), explain.curves))
-    chosen = rows.take(places)
-    pairs = zip(chosen["image_id"].to_pylist(), chosen["key"].to_pylist(), strict=True)
+        raise RefusedError(
+            f"explain: the run has no usable image yet; first: cnnvis extract {job.store.root}"
+        )
+    chosen = spread(rows.num_rows, rows.num_rows if explain.images == "all" else explain.images)
+    sheets = set(spread(len(chosen), explain.sheets))
+    curves = set(spread(len(chosen), explain.curves))
+    picked = rows.take(chosen)
+    pairs = zip(picked["image_id"].to_pylist(), picked["key"].to_pylist(), strict=True)
     return [
-        Wanted(image_id, key, place in sheets, place in curves)
-        for place, (image_id, key) in enumerate(pairs)
+        Wanted(image_id, key, number in sheets, number in curves)
+        for number, (image_id, key) in enumerate(pairs)
     ]
 
 
-def evenly(total: int, count: int) -> list[int]:
-    """Choose so many of ``total`` positions, evenly spread, all where there are not as many."""
+def spread(total: int, count: int) -> list[int]:
+    """Choose so many of ``total`` positions, evenly spread; all where there are not as many."""
     count = min(total, count)
-    return [place * total // count for place in range(count)]
+    return [number * total // count for number in range(count)]
 
 
-def make_explainer(setup: ExplanationSetup, seat: Seat) -> Explainer:
-    """Build the worker where it sits."""
-    check_seen(setup.run_dir)
-    return Explainer(setup, seat.device, seat.threads)
-
-
-def work_through(
-    job: Job, session: Session, setup: ExplanationSetup, tasks: Sequence[Task]
-) -> list[str]:
-    """Do every task on the cluster; say what could not be done."""
-    config = job.config
-    placement = place(config.cluster, session.offers(), len(tasks))
-    progress = Progress("explain", "tasks", len(tasks))
-    failed = []
-    for outcome in work(tasks, make_explainer, setup, placement, config.cluster):
-        if outcome.result is None:
-            log.error("explain unit %s failed: %s", outcome.task.unit, outcome.error)
-            failed.append(f"unit {outcome.task.unit}: {outcome.error}")
-            continue
-        progress.add(1, len(outcome.result.unreadable))
-        for key in outcome.result.unreadable:
-            log.warning("explain: image %r cannot be read any more", key)
-    progress.end()
-    return failed
+def crop_tasks(job: Job, layer: Layer) -> tuple[Claim | None, dict[str, Task]]:
+    """Claim a layer's crops and cut them along the image units; None without statistics."""
+    digest = statistics_digest(job.ledger, layer.name)
+    if digest is None or not job.store.exists(f"channels/{layer.name}.parquet"):
+        log.info("explain %s: it has no statistics, so no cards; extract it first", layer.name)
+        return None, {}
+    channels = chosen_channels(job.config.explain.channels, layer.channels, layer.name)
+    inputs = f"{digest} {' '.join(map(str, channels))}"
+    wanted = Pass("crops", {"root": job.root}, (layer.name,), inputs)
+    claim = job.ledger.claim(wanted, "explain" in job.replace)
+    (owner,) = claim.passes
+    statistics = Run(job.store, job.ledger).statistics(layer.name).sort_by("channel")
+    return claim, {
+        f"{layer.name} {unit:06d}": CropTask(f"{unit:06d}", owner, layer.name, tuple(exemplars))
+        for unit, exemplars in sorted(by_unit(statistics, channels).items())
+    }

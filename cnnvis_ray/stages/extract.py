@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -128,10 +128,10 @@ class Extraction:
             merge_statistics(records, layer, job.config.extract.exemplars)
         write_labels(job)
         if self.units.num_tasks or summary.unfinished:
-            layers = layers_of(records.passes("extract"))
-            folders = [f"{kind}/{layer}" for kind in ("features", "channels") for layer in layers]
+            names = [name for name in job.store.names("channels") if not name.endswith(".parquet")]
+            folders = ["images", "rejects", "features", *(f"channels/{name}" for name in names)]
             due = [failure.task.unit.name for failure in failed]
-            records.sweep(("images", "extract"), ["images", "rejects", *folders], due)
+            records.sweep(("images", "extract"), folders, due)  # forgotten layers' too
         self.reconcile(failed, summary)
 
     def open(self) -> None:
@@ -186,7 +186,7 @@ class Extraction:
                 f"{bound:g}; the {rows} rows are kept; see {self.job.store.root}/rejects"
             )
 
-    def crashed_images(self, markers: Sequence[Marker]) -> dict[str, ledger.Value]:
+    def crashed_images(self, markers: Iterable[Marker]) -> dict[str, ledger.Value]:
         """Return the images that ended their workers' processes, with their units."""
         return {
             reject["key"]: marker.unit
@@ -248,7 +248,8 @@ def decide(job: Job) -> Extraction:
     finished = {
         name: done & live for claim in claims for name, done in job.ledger.finished(claim).items()
     }
-    return Extraction(job, *claims, forgotten, grown, changes, segment, finished)
+    images, features = claims
+    return Extraction(job, images, features, forgotten, grown, changes, segment, finished)
 
 
 def changed(records: Ledger, wanted: Pass) -> bool:

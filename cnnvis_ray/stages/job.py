@@ -5,31 +5,42 @@ after every stage has decided.
 """
 
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
 import pyarrow as pa
 
 from cnnvis_ray import ledger
-from cnnvis_ray.config import Config, Maximize, dump_config
+from cnnvis_ray.config import Config, Maximize, dump_config, parse_config
 from cnnvis_ray.errors import Refusals, RefusedError
-from cnnvis_ray.images import Labels, Listing, Source, check_labels, open_source, read_labels
+from cnnvis_ray.images import (
+    Labels,
+    Listing,
+    Source,
+    absolute_source,
+    is_same_source,
+    open_source,
+)
 from cnnvis_ray.ledger import Ledger, Recipe
 from cnnvis_ray.network import (
     Layer,
     LayerTable,
+    Preprocess,
     ResolvedNetwork,
     build_module,
     classifies,
     covers_head,
     resolve_network,
+    skeleton,
     trace_layers,
 )
 from cnnvis_ray.storage import Store
 
 PACKAGES = ("cnnvis_ray", "ray", "torch", "torchvision", "numpy", "pyarrow", "openTSNE", "pillow")
 CONFIG = "config.yaml"
+WITH_WEIGHTS = {"extract", "maximize", "explain", "place"}
+"""The stages that compute with the network; the others only name its layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,7 @@ class Job:
         stages: what the verb goes through.
         replace: stages whose work is done again.
         keep: whether the configuration becomes the run's.
+        source: the identity of the source, as the run stores it.
         keys: image_id and key of every usable image, once they are known.
     """
 
@@ -75,6 +87,7 @@ class Job:
     stages: tuple[str, ...]
     replace: frozenset[str]
     keep: bool
+    source: str
     keys: pa.Table | None = field(default=None)
 
     @property
@@ -82,7 +95,7 @@ class Job:
         """What makes a run this run and no other."""
         network = self.vision.network
         return {
-            "images.source": self.images.source.identity,
+            "images.source": self.source,
             "network.name": network.name,
             "network.weights (sha256)": network.state_hash,
             "network.preprocess": preprocess_recipe(network),
@@ -162,14 +175,27 @@ def open_job(
         RefusedError: every reason at once.
     """
     refusals = Refusals()
+    config = config.model_copy(update={"images": absolute_source(config.images)})
+    store = Store(config.run_dir)
     found: list[Images] = []
     with refusals.gather():
         found.append(open_images(config))
     with refusals.gather():
-        vision = open_vision(config)
+        light = None if WITH_WEIGHTS & set(stages) else name_layers(config, store)
+        vision = light or open_vision(config)
     refusals.raise_all()
-    store = Store(config.run_dir)
-    job = Job(config, store, Ledger(store), found[0], vision, stages, frozenset(replace), keep)
+    source = find_source(store, found[0].source)
+    job = Job(
+        config=config,
+        store=store,
+        ledger=Ledger(store),
+        images=found[0],
+        vision=vision,
+        stages=stages,
+        replace=frozenset(replace),
+        keep=keep,
+        source=source,
+    )
     roots = {
         str(owner.recipe["root"])
         for owner in job.ledger.passes("images")
@@ -179,12 +205,21 @@ def open_job(
     return job
 
 
+def find_source(store: Store, source: Source) -> str:
+    """Return a source's identity as the run stores it: earlier versions stored relative places."""
+    try:
+        known = ledger.read_identity(store)
+    except RefusedError:  # run.json is damaged; `check_identity` decides
+        known = None
+    stored = str(known["images.source"]) if known else ""
+    return stored if is_same_source(stored, source.identity) else source.identity
+
+
 def open_images(config: Config) -> Images:
     """List the source and read its labels."""
-    source = open_source(config.images)
-    listing, labels = source.list(), read_labels(config.images, source)
-    check_labels(config.images, labels, listing.keys())
-    return Images(source, listing, labels)
+    source = open_source(config.images, config.run_dir)
+    listing = source.list()
+    return Images(source, listing, source.read_labels(config.images, listing))
 
 
 def open_vision(config: Config) -> Vision:
@@ -193,6 +228,28 @@ def open_vision(config: Config) -> Vision:
     table = trace_layers(build_module(network), network.preprocess, network.name)
     layers = tuple(table.select(config.layers))
     return Vision(network, table, layers, keeps_predictions(config, network, table))
+
+
+def name_layers(config: Config, store: Store) -> Vision | None:
+    """Name the layers of a run's own network without its weights, from run.json.
+
+    Returns:
+        None where the network is not the one that the run's configuration names.
+    """
+    identity = ledger.read_identity(store)
+    if identity is None or not store.exists(CONFIG):
+        return None
+    if parse_config(store.read(CONFIG), CONFIG).network != config.network:
+        return None
+    known = identity["network.preprocess"]
+    assert isinstance(known, Mapping)
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in known.items()}
+    preprocess = Preprocess(**values)  # type: ignore[arg-type]
+    name, state_hash = config.network.name, str(identity["network.weights (sha256)"])
+    network = ResolvedNetwork(name, config.network.weights, {}, state_hash, preprocess, None, {})
+    module, _ = skeleton(name, preprocess)
+    table = trace_layers(module, preprocess, name)
+    return Vision(network, table, tuple(table.select(config.layers)), False)
 
 
 def keeps_predictions(config: Config, network: ResolvedNetwork, table: LayerTable) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Session
-from cnnvis_ray.config import Maximize
+from cnnvis_ray.config import Maximize, recipe_of
 from cnnvis_ray.errors import ImageRejectedError, IncompleteError, Refusals, RefusedError
 from cnnvis_ray.images import decode
 from cnnvis_ray.ledger import ChannelUnit, Claim, Pass, Run
@@ -126,11 +126,11 @@ def decide(job: Job) -> Maximization:
                 checked = recipe.model_copy(update={"parametrization": "fourier"})
             assert module is not None
             channels = check_recipe(module, layer, checked, setting)
-            wanted = Pass("maximize", recipe_of(job, recipe), (layer.name,), "", recipe.name)
+            wanted = Pass("maximize", find_recipe(job, recipe), (layer.name,), "", recipe.name)
             claim = job.ledger.claim(wanted, "maximize" in job.replace)
             (done,) = job.ledger.finished(claim).values()
-            units = tuple(ledger.channel_units(set(channels), done))
-            found.append(LayerPictures(layer, recipe, claim, units))
+            due = tuple(ledger.channel_units(set(channels), done))
+            found.append(LayerPictures(layer, recipe, claim, due))
     refusals.raise_all()
     network = vision.network
     setup = MaximizerSetup(
@@ -142,9 +142,9 @@ def decide(job: Job) -> Maximization:
     return Maximization(job, tuple(found), units)
 
 
-def recipe_of(job: Job, recipe: Maximize) -> ledger.Recipe:
+def find_recipe(job: Job, recipe: Maximize) -> ledger.Recipe:
     """Return what a picture depends on: network, preprocess, recipe and seed; not the images."""
-    values = recipe.model_dump(mode="json", exclude=NOT_IN_RECIPE)
+    values = recipe_of(recipe, NOT_IN_RECIPE)
     return {
         "network.weights (sha256)": job.vision.network.state_hash,
         "network.preprocess": preprocess_recipe(job.vision.network),

@@ -7,47 +7,53 @@ thumbnails to them shard by shard, so a renamed class costs a join and not a t-S
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Session
-from cnnvis_ray.errors import Refusals, RefusedError
-from cnnvis_ray.ledger import Pass, digest_files, read_features
+from cnnvis_ray.config import recipe_of
+from cnnvis_ray.errors import IncompleteError, Refusals, RefusedError
+from cnnvis_ray.ledger import Marker, Pass, digest_files
+from cnnvis_ray.ledger.view import PRODUCT
 from cnnvis_ray.reduction import (
-    Pca,
+    MapBlocks,
     PcaOptions,
-    embed,
+    as_dict,
+    displacements,
     fit_pca,
-    gather,
-    judge_map,
-    label_agreement,
-    label_chance,
+    in_turn,
+    indices_of,
+    judge_labels,
     pca_to_bytes,
-    project,
+)
+from cnnvis_ray.reduction.layer import (
+    LayerFiles,
+    LayerRequest,
+    feature_blocks,
+    read_planes,
+    reduce_layer,
 )
 from cnnvis_ray.reduction.tsne import FEWEST_IMAGES
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
-from cnnvis_ray.storage import (
-    ShardFile,
-    Store,
-    read_table,
-    shard_writer,
-    write_bytes,
-    write_table,
-)
+from cnnvis_ray.stages.units import map_items
+from cnnvis_ray.storage import ShardFile, read_table, shard_writer
 
 log = logging.getLogger(__name__)
 
-POSITIONS = pa.schema([("image_id", pa.int64()), ("x", pa.float32()), ("y", pa.float32())])
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+FEW_IMAGES = 20_000  # of all layers together: below, starting workers takes longer than the maps
+LARGE_NUMBERS = 2**27  # of a layer's features: above, its components are found on the cluster
+
 THUMBNAIL = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 EMBEDDING = pa.schema(
     [
@@ -57,6 +63,9 @@ EMBEDDING = pa.schema(
         ("x", pa.float32()),
         ("y", pa.float32()),
         ("image", THUMBNAIL),
+        ("trust", pa.float32()),  # share of its 10 nearest images that the map keeps
+        ("agreement", pa.float32()),  # share of those near it on the map that a second seed keeps
+        ("displacement", pa.float32()),  # from its place on the first layer's map, in deviations
     ]
 )
 
@@ -70,13 +79,45 @@ class Reduction:
     units: None = None
 
     def do(self, session: Session, summary: Summary) -> None:
-        """Make the map of each layer whose features or recipe are new."""
-        made = False
+        """Make the map of each layer whose features or recipe are new.
+
+        Raises:
+            IncompleteError: a map keeps fewer neighbours than ``min_knn_preservation``.
+        """
+        job = self.job
+        made = make_maps(job, session, self.layers)
+        joined = [layer for layer in self.layers if join_map(job, layer, self.layers[0])]
+        known = summary.fields.get("quality", {})
         for layer in self.layers:
-            made |= make_map(self.job, layer, summary)
-        if made or summary.unfinished:
-            self.job.ledger.sweep(("reduce",), ["reduction"])
-            self.job.ledger.sweep(("embedding",), ["embedding"])
+            if layer in made or layer in joined or layer not in known:
+                summary.note("quality", **{layer: measure_map(job, layer)})
+        if made or joined or summary.unfinished:
+            job.ledger.sweep(("reduce",), ["reduction"])
+            job.ledger.sweep(("neighbours",), ["neighbours"])
+            job.ledger.sweep(("embedding",), ["embedding"])
+        check_quality(job, self.layers, summary)
+
+
+def check_quality(job: Job, layers: Sequence[str], summary: Summary) -> None:
+    """Hold the maps against the smallest share of neighbours that was asked for.
+
+    Raises:
+        IncompleteError: names the layers below it.
+    """
+    bar = job.config.reduce.min_knn_preservation
+    if bar is None:
+        return
+    low = []
+    for layer in layers:
+        quality = summary.fields["quality"][layer]
+        assert isinstance(quality, Mapping)
+        kept = float(str(quality["knn_preservation"]))
+        low += [f"{layer} keeps {kept:.3f}"] if kept < bar else []
+    if low:
+        raise IncompleteError(
+            f"reduce: {'; '.join(low)} of its nearest neighbours, below "
+            f"reduce.min_knn_preservation {bar:g}; the maps are kept"
+        )
 
 
 def decide(job: Job) -> Reduction:
@@ -136,124 +177,207 @@ def check_recipe(job: Job, layer: str, again: bool) -> None:
 
 def reduce_pass(job: Job, layer: str, inputs: str) -> Pass:
     """Return the pass of a layer's positions."""
-    values = job.config.reduce.model_dump(mode="json", exclude={"layers"})
+    values = recipe_of(job.config.reduce, {"layers", "min_knn_preservation"})
     recipe = {f"reduce.{key}": value for key, value in values.items()}
     return Pass("reduce", {**recipe, "seed": job.config.seed}, (layer,), inputs)
 
 
-def make_map(job: Job, layer: str, summary: Summary) -> bool:
-    """Place a layer's images and join what a reader wants beside their positions.
+def due_layers(job: Job, layers: Sequence[str]) -> list[tuple[str, Pass, Pass]]:
+    """Return the layers whose map or neighbours are due, with the passes of both."""
+    due = []
+    for layer in layers:
+        files = job.ledger.files("extract", f"features/{layer}")
+        digest = digest_files(files)
+        wanted = reduce_pass(job, layer, digest)
+        keys = ("reduce.pca_components", "reduce.whiten", "reduce.metric", "seed")
+        recipe = {key: wanted.recipe[key] for key in keys}
+        neighbours = Pass("neighbours", recipe, (layer,), digest)
+        again = "reduce" in job.replace
+        if again or not (job.ledger.is_made(wanted) and job.ledger.is_made(neighbours)):
+            due.append((layer, wanted, neighbours))
+    return due
+
+
+def make_maps(job: Job, session: Session, layers: Sequence[str]) -> list[str]:
+    """Find neighbours and maps of the layers where they are due, side by side if they are large.
+
+    The first layer's map is the start of the others, so that they can be compared.
 
     Returns:
-        Whether anything was made.
+        The layers of which anything was made.
     """
+    due = due_layers(job, layers)
+    if not due:
+        return []
+    first = f"reduction/{layers[0]}/positions.parquet"
+    again = "reduce" in job.replace
+    requests = {}
+    owners: dict[str, tuple[Pass, ...]] = {}
+    for layer, wanted, neighbours in due:
+        with_map = again or not job.ledger.is_made(wanted)
+        claimed = [neighbours, wanted] if with_map else [neighbours]
+        claims = [job.ledger.claim(each, again, remake=True) for each in claimed]
+        start = None if layer == layers[0] else first
+        requests[layer] = request_layer(job, session, layer, start, with_map)
+        owners[layer] = tuple(owner for claim in claims for owner in job.ledger.open(claim))
+    leading = [requests.pop(layers[0])] if layers[0] in requests else []
+    for batch in (leading, list(requests.values())):
+        for request, found in zip(batch, run_requests(job, session, batch), strict=True):
+            for note in found.notes:
+                log.info("reduce %s: %s", request.layer, note)
+            if found.left_out:
+                log.warning(
+                    "reduce %s: %d images with features that are not finite are left out",
+                    request.layer,
+                    found.left_out,
+                )
+            for owner, files in zip(
+                owners[request.layer], (found.neighbours, found.map), strict=False
+            ):
+                job.ledger.drop_markers(owner)
+                job.ledger.commit(owner, Marker(PRODUCT, files))
+    return list(owners)
+
+
+def request_layer(
+    job: Job, session: Session, layer: str, start: str | None, with_map: bool
+) -> LayerRequest:
+    """Fit a layer's components and write down what its task needs."""
+    config = job.config.reduce
     files = job.ledger.files("extract", f"features/{layer}")
-    wanted = reduce_pass(job, layer, digest_files(files))
-    marker, placed = job.ledger.make(
-        wanted, partial(place_features, job, layer, files), "reduce" in job.replace
+    with job.store.open(files[0].path) as file:
+        schema = pq.ParquetFile(file, pre_buffer=False).schema_arrow
+    width = int(schema.field("feature").type.list_size)
+    shards = tuple(file.path for file in files)
+    pca = None
+    if config.pca_components is not None:
+        shape = (sum(file.rows for file in files), width)
+        options = PcaOptions(config.pca_components, job.config.seed)
+        blocks = feature_blocks(job.store, shards)
+        large = shape[0] * shape[1] > LARGE_NUMBERS
+        mapped = map_on(job, session) if large else in_turn
+        pca = pca_to_bytes(fit_pca(blocks, shape, options, mapped))
+    return LayerRequest(
+        job.config.run_dir, layer, shards, width, config, job.config.seed, pca, start, with_map
     )
-    positions = marker.files[0]
-    joined = join_map(job, layer, positions)
-    if placed or joined or layer not in summary.fields.get("quality", {}):
-        summary.note("quality", **{layer: measure_map(job, layer)})
-    return placed or joined
+
+
+def run_requests(
+    job: Job, session: Session, requests: Sequence[LayerRequest]
+) -> Iterator[LayerFiles]:
+    """Reduce layers in this process, or as tasks of the cluster where they are large."""
+    rows = sum(file.rows for file in job.ledger.files("images", "images"))
+    if len(requests) * rows <= FEW_IMAGES:
+        yield from (reduce_layer(request) for request in requests)
+    else:
+        yield from map_on(job, session)(reduce_layer, requests)
+
+
+def map_on(job: Job, session: Session) -> MapBlocks:
+    """Return a map over the workers of the cluster."""
+
+    def mapped(
+        function: Callable[[ItemT], ResultT], items: Sequence[ItemT], /
+    ) -> Iterator[ResultT]:
+        return map_items(function, items, job.config.run_dir, job.config.cluster, session)
+
+    return mapped
 
 
 def measure_map(job: Job, layer: str) -> dict[str, ledger.Value]:
     """Return a map's figures, with how well it keeps labels together."""
     quality = json.loads(job.store.read(f"reduction/{layer}/quality.json"))
-    table = read_table(job.store, f"embedding/{layer}.parquet", ["label", "x", "y"])
+    path = f"reduction/{layer}/positions.parquet"
+    table = read_table(job.store, path, ["image_id", "x", "y"])
+    ids = table["image_id"].to_numpy()
     positions = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
-    labels = table["label"].to_pylist()
-    quality["label_agreement"] = label_agreement(positions, labels)
-    quality["label_chance"] = label_chance(labels)
-    return {
-        name: round(value, 4) if isinstance(value, float) else value
-        for name, value in quality.items()
-    }
+    keys = job.image_keys()
+    order = pc.index_in(table["image_id"], value_set=keys["image_id"].combine_chunks())
+    labels = pa.array(job.image_labels(), pa.string()).take(order.combine_chunks()).to_pylist()
+    files = job.ledger.files("neighbours", f"neighbours/{layer}")
+    near = indices_of(ids, [read_table(job.store, file.path) for file in files]) if files else None
+    plane = next(read_planes(job.store, path), None)
+    named = judge_labels(positions, labels, near, plane, job.config.seed)
+    controls = quality.pop("controls", {})
+    figures: dict[str, ledger.Value] = dict(as_dict([named], **quality))
+    found = figures["controls"]
+    assert isinstance(found, Mapping)
+    beside = {name: dict(values) for name, values in controls.items()}
+    for name, values in found.items():
+        assert isinstance(values, Mapping)
+        beside[name] = {**beside.get(name, {}), **values}
+    figures["controls"] = beside
+    return figures
 
 
-def place_features(job: Job, layer: str, files: Sequence[ShardFile]) -> Iterator[ShardFile]:
-    """Run PCA and t-SNE over a layer's shards; write positions, quality and components."""
-    config = job.config.reduce
-    ids = [read_table(job.store, file.path, ["image_id"])["image_id"].to_numpy() for file in files]
-    image_ids = np.concatenate(ids)
-    points, pca = find_points(job, files, len(image_ids))
-    placed = embed(points, config, job.config.seed)
-    for note in (*(pca.notes if pca else ()), *placed.notes):
-        log.info("reduce %s: %s", layer, note)
-    judged = judge_map(points, placed.positions, [None] * len(image_ids), config.metric)
-    quality = {
-        "kl_divergence": placed.kl_divergence,
-        "knn_preservation": judged.knn_preservation,
-        "trustworthiness": judged.trustworthiness,
-        "judged_images": judged.num_judged,
-    }
-    folder = f"reduction/{layer}"
-    columns = [image_ids, *np.asarray(placed.positions, np.float32).T]
-    table = pa.table(columns, schema=POSITIONS)
-    yield write_table(job.store, f"{folder}/positions.parquet", table)
-    text = json.dumps(quality, indent=1).encode()
-    yield write_bytes(job.store, f"{folder}/quality.json", text)
-    if pca is not None:
-        yield write_bytes(job.store, f"{folder}/pca.npz", pca_to_bytes(pca))
+def join_map(job: Job, layer: str, reference: str) -> bool:
+    """Write a layer's map with keys, present labels and thumbnails, unless it is written.
 
-
-def find_points(
-    job: Job, files: Sequence[ShardFile], num_images: int
-) -> tuple[NDArray[np.floating], Pca | None]:
-    """Project a layer's features onto their components; without PCA take them as they are."""
-    config = job.config.reduce
-    blocks = [partial(read_values, job.store, file.path) for file in files]
-    with job.store.open(files[0].path) as file:
-        width = int(pq.read_schema(file).field("feature").type.list_size)
-    if config.pca_components is None:
-        return gather(blocks, (num_images, width), np.float32), None
-    options = PcaOptions(config.pca_components, job.config.seed)
-    pca = fit_pca(blocks, (num_images, width), options)
-    return np.concatenate([project(pca, block(), config.whiten) for block in blocks]), pca
-
-
-def read_values(store: Store, path: str) -> NDArray[np.floating]:
-    """Read the features of one shard, ``image feature``."""
-    return read_features(store, path)[1]
-
-
-def join_map(job: Job, layer: str, positions: ShardFile) -> bool:
-    """Write a layer's map with keys, present labels and thumbnails, unless it is written."""
+    Returns:
+        Whether it was written now.
+    """
+    (positions,) = [
+        file
+        for file in job.ledger.files("reduce", f"reduction/{layer}")
+        if file.path.endswith("/positions.parquet")
+    ]
     images = job.ledger.files("images", "images")
     labels = job.image_labels()
-    text = json.dumps([positions.sha256, digest_files(images), labels])
-    wanted = Pass("embedding", {}, (layer,), hashlib.sha256(text.encode()).hexdigest())
+    inputs: list[object] = [positions.sha256, digest_files(images), labels]
+    first = f"reduction/{reference}/positions.parquet"
+    if layer != reference:
+        inputs.extend(f.sha256 for f in job.ledger.files("reduce", f"reduction/{reference}"))
+    wanted = Pass(
+        "embedding", {}, (layer,), hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+    )
 
     def build() -> Iterator[ShardFile]:
+        places = read_places(job, positions.path, first)
         with shard_writer(job.store, f"embedding/{layer}.parquet", EMBEDDING) as writer:
-            for block in joined(job, positions, images, labels):
+            for block in joined(job, places, images, labels):
                 writer.write(block)
         yield writer.shard
 
     return job.ledger.make(wanted, build)[1]
 
 
+def read_places(job: Job, path: str, reference: str) -> pa.Table:
+    """Read positions with how far each image is from its place on the reference map.
+
+    Maps of earlier versions have no trust; maps of other images have no displacement.
+    """
+    table = read_table(job.store, path)
+    for name in ("trust", "agreement"):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.float32()))
+    moved = pa.nulls(table.num_rows, pa.float32())
+    other = read_table(job.store, reference, ["image_id", "x", "y"])
+    if other["image_id"].equals(table["image_id"]):
+        here, there = (
+            np.stack([each["x"].to_numpy(), each["y"].to_numpy()], axis=1)
+            for each in (table, other)
+        )
+        moved = pa.array(displacements(here, there), pa.float32())
+    return table.append_column("displacement", moved)
+
+
 def joined(
-    job: Job, positions: ShardFile, images: Sequence[ShardFile], labels: Sequence[str | None]
+    job: Job, places: pa.Table, images: Sequence[ShardFile], labels: Sequence[str | None]
 ) -> Iterator[pa.Table]:
     """Join keys, labels and thumbnails to positions, an image shard at a time."""
     keys = job.image_keys()
-    label_of = pa.table([keys["image_id"], pa.array(labels, pa.string())], names=["id", "label"])
-    known = label_of["id"].combine_chunks()
-    places = read_table(job.store, positions.path)
+    known = keys["image_id"].combine_chunks()
+    present = pa.array(labels, pa.string())
     for file in images:
         rows = read_table(job.store, file.path, ["image_id", "key", "thumbnail"])
-        own = places.filter(
-            pc.is_in(places["image_id"], value_set=rows["image_id"].combine_chunks())
-        )
-        rows = rows.take(pc.index_in(own["image_id"], value_set=rows["image_id"].combine_chunks()))
+        ids = rows["image_id"].combine_chunks()
+        own = places.filter(pc.is_in(places["image_id"], value_set=ids)).combine_chunks()
+        rows = rows.take(pc.index_in(own["image_id"], value_set=ids))
         names = rows["key"].combine_chunks()
-        label = label_of["label"].take(pc.index_in(own["image_id"], value_set=known))
+        label = present.take(pc.index_in(own["image_id"].combine_chunks(), value_set=known))
         pictures = pa.StructArray.from_arrays(
             [rows["thumbnail"].combine_chunks(), names], fields=list(THUMBNAIL)
         )
-        yield pa.table(
-            [own["image_id"], names, label, own["x"], own["y"], pictures], schema=EMBEDDING
-        )
+        floats = [own[name] for name in ("x", "y", "trust", "agreement", "displacement")]
+        columns = [own["image_id"], names, label, *floats[:2], pictures, *floats[2:]]
+        yield pa.table(columns, schema=EMBEDDING)

@@ -5,7 +5,7 @@ is written but the lease: a refused invocation changes no byte of the run direct
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -14,23 +14,15 @@ from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Session, in_submitted_job, interrupt, session, snapshot, stoppable
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import Refusals, RefusedError
+from cnnvis_ray.ledger import Value
 from cnnvis_ray.stages import VERBS
 from cnnvis_ray.stages.job import Job, open_job
 from cnnvis_ray.stages.node_checks import check_nodes
-from cnnvis_ray.stages.summary import Summary
+from cnnvis_ray.stages.summary import FOLDERS, Summary
 from cnnvis_ray.stages.units import Units
 from cnnvis_ray.storage import Store
 
 log = logging.getLogger(__name__)
-
-FOLDERS = {
-    "mosaics": "mosaic",
-    "maps": "embedding",
-    "features": "features",
-    "channels": "channels",
-    "pictures": "maximization",
-    "explained": "explanation",
-}
 
 
 class Work(Protocol):
@@ -142,10 +134,23 @@ def last_screen(job: Job, summary: Summary) -> list[str]:
         )
     for layer, quality in summary.fields.get("quality", {}).items():
         if isinstance(quality, dict):
-            figures = [f"{name.replace('_', ' ')} {value}" for name, value in quality.items()]
-            lines.append(f"{layer}: {', '.join(figures)}")
+            lines.append(f"{layer}: {', '.join(describe_figures(quality))}")
     for what, folder in FOLDERS.items():
         if job.store.names(folder):
             lines.append(f"{what:9} {job.store.root}/{folder}")
     lines.append(f"{'summary':9} {job.store.root}/summary.json")
     return lines
+
+
+def describe_figures(quality: Mapping[str, Value]) -> Iterator[str]:
+    """Write each figure of a map beside its controls."""
+    controls = quality.get("controls")
+    for name, value in quality.items():
+        if isinstance(value, Mapping):
+            continue
+        beside = [
+            f"{control.replace('_', ' ')} {figures[name]}"
+            for control, figures in (controls.items() if isinstance(controls, Mapping) else ())
+            if isinstance(figures, Mapping) and name in figures
+        ]
+        yield f"{name.replace('_', ' ')} {value}" + (f" ({', '.join(beside)})" if beside else "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from cnnvis_ray.cluster import Placement, Progress, Session, Slot, place_workers, work
+from cnnvis_ray.cluster import Outcome, Placement, Progress, Session, Slot, place_workers, work
 from cnnvis_ray.cluster.bisection import Divider
 from cnnvis_ray.config import Cluster
 from cnnvis_ray.errors import IncompleteError
@@ -143,6 +143,14 @@ class Caller(Generic[ItemT, ResultT]):
         return call.name, self.function(call.item)
 
 
+def start_caller(
+    setup: CallSetup[ItemT, ResultT], slot: Slot
+) -> Callable[[Call[ItemT]], tuple[str, ResultT]]:
+    """Build a `Caller` in its actor."""
+    check_seen(setup.run_dir)
+    return Caller(setup, slot.device, slot.threads)
+
+
 def map_items(
     function: Callable[[ItemT], ResultT],
     items: Iterable[ItemT],
@@ -157,13 +165,15 @@ def map_items(
     """
     calls = [Call(f"{number:06d}", item) for number, item in enumerate(items)]
     placement = place_workers(config, session.offers(), len(calls))
-    start = partial(start_worker, Caller)
     found: dict[str, ResultT] = {}
     waiting = iter(calls)
     due = next(waiting, None)
-    for outcome in work(calls, start, CallSetup(run_dir, function), placement, config):
+    setup = CallSetup(run_dir, function)
+    outcomes: Iterator[Outcome[Call[ItemT], tuple[str, ResultT]]]
+    outcomes = work(calls, start_caller, setup, placement, config)
+    for outcome in outcomes:
         if outcome.result is None:
-            raise IncompleteError(f"{function}: {outcome.error}")
+            raise IncompleteError(f"{outcome.task.name}: {outcome.error}")
         name, result = outcome.result
         found[name] = result
         while due is not None and due.name in found:

@@ -1,6 +1,6 @@
 """Where bytes lie: folders and object stores, Parquet schemas, and files that appear whole."""
 
-from cnnvis_ray.storage.places import check_address, is_local, locate, public, version_of
+from cnnvis_ray.storage.addresses import check_address, is_local, locate, redact, version_of
 from cnnvis_ray.storage.shards import (
     ShardFile,
     ShardWriter,
@@ -9,8 +9,8 @@ from cnnvis_ray.storage.shards import (
     write_bytes,
     write_table,
 )
+from cnnvis_ray.storage.store_errors import StoreError, store_errors
 from cnnvis_ray.storage.stores import Store
-from cnnvis_ray.storage.troubles import StoreError, told
 
 __all__ = [
     "ShardFile",
@@ -20,10 +20,10 @@ __all__ = [
     "check_address",
     "is_local",
     "locate",
-    "public",
     "read_table",
+    "redact",
     "shard_writer",
-    "told",
+    "store_errors",
     "version_of",
     "write_bytes",
     "write_table",

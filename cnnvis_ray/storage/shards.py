@@ -16,6 +16,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cnnvis_ray.storage.store_errors import store_errors
 from cnnvis_ray.storage.stores import Store, path_to
 
 GROUP_BYTES = 8 << 20  # one to eight rows when rows are megabytes wide: bounds a reader's memory
@@ -51,7 +52,7 @@ class Hashing:
         self.file.flush()
 
     def tell(self) -> int:
-        """Bytes written so far."""
+        """Return the bytes written so far."""
         return self.size
 
     @property
@@ -61,7 +62,7 @@ class Hashing:
 
 
 def rows_per_group(schema: pa.Schema) -> int:
-    """Decide the rows of a group from the widest column."""
+    """Return the rows of a group, decided by the widest column."""
     widest = max(row_bytes(field.type) for field in schema)
     return max(1, min(GROUP_ROWS, GROUP_BYTES // max(widest, 1)))
 
@@ -158,6 +159,16 @@ def write_bytes(store: Store, path: str, data: bytes) -> ShardFile:
 
 
 def read_table(store: Store, path: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file of the store."""
-    with store.open(path) as file:
-        return pq.read_table(pa.PythonFile(file, mode="r"), columns=columns)
+    """Read a Parquet file of the store.
+
+    Nothing is read ahead: pyarrow's reading threads keep a Python file beyond the call, and the
+    interpreter aborts if it ends before they let go of it. Local files pyarrow opens itself.
+    """
+    if store.is_local:
+        with store_errors(store.root), pq.ParquetFile(store.path(path), pre_buffer=False) as local:
+            return local.read(columns=columns)
+    with (
+        store.open(path) as file,
+        pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=False) as remote,
+    ):
+        return remote.read(columns=columns)

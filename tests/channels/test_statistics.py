@@ -190,3 +190,15 @@ def test_summaries_say_what_arrays_say() -> None:
     assert table["peak_top"].to_pylist()[2] == pytest.approx(3, rel=0.044)
     assert table["median"].to_pylist()[1] == 0.0
     assert table["sampled_excited"].to_pylist()[:3] == [0.0, 0.25, 1.0]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 3), (1, 1), (7, 40_000), (300, 513)])
+def test_a_histogram_counts_every_value_of_its_column(rows: int, columns: int) -> None:
+    values = np.random.default_rng(0).standard_normal((rows, columns)).astype(np.float32)
+    values[values < 0.3] = 0
+    counts = histograms.count(values)
+    assert counts.shape == (columns, histograms.NUM_BINS)
+    for column in range(0, columns, 499):
+        bins = histograms.bin_of(values[:, column])
+        wanted = np.bincount(bins, minlength=histograms.NUM_BINS)
+        np.testing.assert_array_equal(counts[column], wanted)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnvis_ray.cluster import Placement, place
+from cnnvis_ray.cluster import Placement, place_workers
 from cnnvis_ray.cluster.placement import Offer
 from cnnvis_ray.config import Cluster
 from cnnvis_ray.errors import RefusedError
@@ -29,7 +29,7 @@ GPU_NODES = [Offer(8, 0), Offer(32, 4), Offer(32, 4)]
 def test_resolved(
     asked: dict[str, float], offers: list[Offer], num_units: int, expected: Placement
 ) -> None:
-    assert place(Cluster.model_validate(asked), offers, num_units) == expected
+    assert place_workers(Cluster.model_validate(asked), offers, num_units) == expected
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,6 @@ def test_resolved(
 )
 def test_refused(asked: dict[str, float], offers: list[Offer], part: str) -> None:
     with pytest.raises(RefusedError, match=part) as refused:
-        place(Cluster.model_validate(asked), offers, 10)
+        place_workers(Cluster.model_validate(asked), offers, 10)
     assert "CPUs" in str(refused.value)
     assert "\n" not in str(refused.value)

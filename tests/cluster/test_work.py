@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cnnvis_ray.cluster import Outcome, Placement, Seat, Session, place, work
-from cnnvis_ray.cluster.counters import Counters
-from cnnvis_ray.cluster.supply import limit_seconds
+from cnnvis_ray.cluster import Outcome, Placement, Session, Slot, place_workers, work
+from cnnvis_ray.cluster.dispatcher import limit_seconds
+from cnnvis_ray.cluster.workers import Counters
 from cnnvis_ray.config import Cluster
 from cnnvis_ray.errors import CnnvisError, IncompleteError, RefusedError
 
@@ -21,7 +21,7 @@ LIMITS = Cluster(max_attempts=3)
 
 def run(
     tasks: list[int],
-    make_worker: Callable[[Path, Seat], Callable[[int], str]],
+    make_worker: Callable[[Path, Slot], Callable[[int], str]],
     folder: Path,
     placement: Placement,
 ) -> dict[int, Outcome[int, str]]:
@@ -30,7 +30,7 @@ def run(
     return {outcome.task: outcome for outcome in outcomes}
 
 
-def meeting(folder: Path, seat: Seat) -> Callable[[int], str]:
+def meeting(folder: Path, slot: Slot) -> Callable[[int], str]:
     """Name the GPU once all four workers are there, however late the last one starts."""
 
     def worker(task: int) -> str:
@@ -38,21 +38,21 @@ def meeting(folder: Path, seat: Seat) -> Callable[[int], str]:
         deadline = time.monotonic() + 60
         while len(list(folder.glob("seen-*"))) < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
-        return f"{seat.device} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+        return f"{slot.device} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
 
     return worker
 
 
-def naming_gpus(folder: Path, seat: Seat) -> Callable[[int], str]:
+def naming_gpus(folder: Path, slot: Slot) -> Callable[[int], str]:
     def worker(task: int) -> str:
-        return f"{seat.device} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+        return f"{slot.device} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
 
     return worker
 
 
 def test_each_worker_is_pinned_to_a_gpu_of_its_own(tmp_path: Path) -> None:
     offers = Session(Cluster()).offers()
-    placement = place(Cluster(), offers, 12)
+    placement = place_workers(Cluster(), offers, 12)
     assert placement == Placement(4, 1.0, 1)
     told = {
         outcome.result for outcome in run(list(range(12)), meeting, tmp_path, placement).values()
@@ -65,7 +65,7 @@ def test_half_a_gpu_is_shared(tmp_path: Path) -> None:
     assert all(str(outcome.result).startswith("cuda:0") for outcome in outcomes.values())
 
 
-def picky(folder: Path, seat: Seat) -> Callable[[int], str]:
+def picky(folder: Path, slot: Slot) -> Callable[[int], str]:
     """Build the first worker and refuse all others, as on a node that does not see the run."""
     try:
         (folder / "first").mkdir()
@@ -84,7 +84,7 @@ def test_a_worker_that_cannot_be_built_is_done_without(
 ) -> None:
     outcomes = run(list(range(12)), picky, tmp_path, Placement(2, 0, 1))
     assert all(outcome.result for outcome in outcomes.values())
-    assert "does not see the run; going on without" in caplog.text
+    assert "does not see the run; continuing without" in caplog.text
 
 
 def test_where_no_worker_can_be_built_its_words_end_the_run(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_where_no_worker_can_be_built_its_words_end_the_run(tmp_path: Path) -> N
         run([0], picky, tmp_path, Placement(2, 0, 1))
 
 
-def failing(folder: Path, seat: Seat) -> Callable[[int], str]:
+def failing(folder: Path, slot: Slot) -> Callable[[int], str]:
     def worker(task: int) -> str:
         attempts = len(list(folder.glob(f"{task}-*")))
         (folder / f"{task}-{attempts}").touch()
@@ -113,7 +113,7 @@ def test_an_exception_is_tried_again_then_quarantined(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("3-*"))) == 3
 
 
-def refusing(folder: Path, seat: Seat) -> Callable[[int], str]:
+def refusing(folder: Path, slot: Slot) -> Callable[[int], str]:
     def worker(task: int) -> str:
         (folder / f"{task}-{time.monotonic_ns()}").touch()
         raise IncompleteError("a person must look")
@@ -127,7 +127,7 @@ def test_what_a_person_caused_is_not_tried_again(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def unbuildable(folder: Path, seat: Seat) -> Callable[[int], str]:
+def unbuildable(folder: Path, slot: Slot) -> Callable[[int], str]:
     raise RefusedError("this node has no such device")
 
 
@@ -136,7 +136,7 @@ def test_a_worker_that_cannot_be_built_ends_the_work(tmp_path: Path) -> None:
         run([1, 2], unbuildable, tmp_path, Placement(1, 0, 1))
 
 
-def dying(folder: Path, seat: Seat) -> Callable[[int], str]:
+def dying(folder: Path, slot: Slot) -> Callable[[int], str]:
     def worker(task: int) -> str:
         (folder / f"{task}-{time.monotonic_ns()}").touch()
         if task == 4:
@@ -147,7 +147,7 @@ def dying(folder: Path, seat: Seat) -> Callable[[int], str]:
     return worker
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
+@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_task_that_kills_its_worker_is_quarantined_alone(
     tmp_path: Path, num_workers: int
 ) -> None:
@@ -157,7 +157,7 @@ def test_a_task_that_kills_its_worker_is_quarantined_alone(
     assert len(list(tmp_path.glob("4-*"))) == 3
 
 
-def hanging(folder: Path, seat: Seat) -> Callable[[int], str]:
+def hanging(folder: Path, slot: Slot) -> Callable[[int], str]:
     def worker(task: int) -> str:
         (folder / f"{task}-{time.monotonic_ns()}").touch()
         time.sleep(600 if task == 2 else 0.1)
@@ -196,7 +196,7 @@ class Halves:
         return tuple(piece for piece in task if (-1, piece) not in culprits)
 
 
-def poisoned(folder: Path, seat: Seat) -> Callable[[Pieces], Pieces]:
+def poisoned(folder: Path, slot: Slot) -> Callable[[Pieces], Pieces]:
     def worker(task: Pieces) -> Pieces:
         (folder / f"{'probe' if -1 in task else 'task'}-{time.monotonic_ns()}").touch()
         if 6 in task:
@@ -231,7 +231,7 @@ def test_results_are_counted_by_stage_and_worker() -> None:
     assert counters.made["images"].info["tag_keys"] == ("stage", "worker")
 
 
-def build_and_die(folder: Path, seat: Seat) -> Callable[[int], str]:
+def build_and_die(folder: Path, slot: Slot) -> Callable[[int], str]:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 

@@ -3,15 +3,22 @@
 import io
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 from torchvision import models
 
 from cnnvis_ray.channels import histograms
-from cnnvis_ray.explanation.cards import Card, Crop, Picture, draw_card_sheet
-from cnnvis_ray.explanation.crops import Fitted, crop_row, source_box
-from cnnvis_ray.explanation.tasks import Exemplar
+from cnnvis_ray.errors import RefusedError
+from cnnvis_ray.explanation.cards import CARDS, draw_card_sheets
+from cnnvis_ray.explanation.crops import (
+    Exemplar,
+    Fitted,
+    chosen_channels,
+    crop_row,
+    source_box,
+)
 from cnnvis_ray.network import Preprocess, activations, channel_peaks, places, trace_layers
 
 PREPROCESS = Preprocess(72, 64, 3, (0.5,) * 3, (0.25,) * 3)
@@ -81,26 +88,58 @@ def test_boxes_of_black_borders_are_cut() -> None:
     assert source_box((0, 0, 64, 64), small, 80, 80) == (0, 0, 80, 80)
 
 
-def card(channel: int, excited: float) -> Card:
+def card(channel: int, excited: float) -> dict[str, object]:
     buffer = io.BytesIO()
     Image.new("RGB", (15, 15), "red").save(buffer, "JPEG")
-    values = np.full((10, 1), excited, np.float32)
-    return Card(
-        channel,
-        Picture(buffer.getvalue(), 3.0, "live" if excited else "dead", 99.0),
-        (Crop(buffer.getvalue(), "class/a long name of a file.jpg", 2.0, True),),
-        histograms.count(values)[0],
-        1.0 if excited else 0.0,
-        excited,
-        excited,
-        0.5,
-        (("dog", 1.0), ("cat", 0.5)),
-    )
+    data = buffer.getvalue()
+    key = "class/a long name of a file.jpg"
+    return {
+        "channel": channel,
+        "picture": data,
+        "picture_activation": 3.0,
+        "picture_status": "live" if excited else "dead",
+        "picture_percentile": 99.0,
+        "excited": 1.0 if excited else 0.0,
+        "median": excited,
+        "top": excited,
+        "selectivity": 0.5,
+        "classes": [{"name": "dog", "mean": 1.0}, {"name": "cat", "mean": 0.5}],
+        "histogram": histograms.count(np.full((10, 1), excited, np.float32))[0],
+        "crops": [{"key": key, "value": 2.0, "whole_image": True, "crop": data}],
+    }
+
+
+def sheets(*cards: dict[str, object]) -> list[Image.Image]:
+    table = pa.Table.from_pylist(list(cards), schema=CARDS)
+    drawn = draw_card_sheets(table, "features.3", 4, ["note"])
+    return [Image.open(io.BytesIO(sheet)) for sheet in drawn]
 
 
 def test_card_sheets_have_a_row_a_channel() -> None:
-    both = draw_card_sheet("features.3", [card(0, 2.0), card(1, 0.0)], 4, ["note"])
-    one = draw_card_sheet("features.3", [card(0, 2.0)], 4, ["note"])
+    (both,) = sheets(card(0, 2.0), card(1, 0.0))
+    (one,) = sheets(card(0, 2.0))
     assert both.width == one.width
     assert both.height > one.height
     assert both.getextrema() != ((0, 0),) * 3
+    assert len(sheets(*[card(channel, 1.0) for channel in range(25)])) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [("all", [0, 1, 2, 3]), ("1:3", [1, 2]), ("2:16", [2, 3]), ([3, 0, 3, 9], [0, 3])],
+)
+def test_channels_of_cards(asked: str | list[int], chosen: list[int]) -> None:
+    assert chosen_channels(asked, 4, "features.3") == chosen
+
+
+def test_a_range_that_is_none_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r'explain.channels: 5:2 is not a range; use "2:5"'):
+        chosen_channels("5:2", 4, "features.3")
+
+
+@pytest.mark.parametrize("asked", ["4:8", [], [4, 5]])
+def test_channels_that_name_none_are_refused(asked: str | list[int]) -> None:
+    with pytest.raises(
+        RefusedError, match=r'explain.channels: .*no channel of features.3 \(4 channels.*"0:4"'
+    ):
+        chosen_channels(asked, 4, "features.3")

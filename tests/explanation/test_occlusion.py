@@ -20,10 +20,10 @@ def test_heat_equals_brute_force(patch: int, stride: int) -> None:
     aimed = Aimed(seeded(network), "classes")
     batch = network.preprocess.normalize(PIXELS)
     aims = aimed.aim(batch, None)
-    recipe = (squares(16, patch, stride), patch, np.array(FILL, np.uint8), 7)
-    heat, scores = occlusion(aimed, PIXELS, aims, network.preprocess, recipe)
+    fill = np.array(FILL, np.uint8)
+    heat, scores = occlusion(aimed, PIXELS, aims, network.preprocess, patch, stride, fill, 7)
     total, count = np.zeros((3, 16, 16)), np.zeros((16, 16))
-    for place, (top, left) in enumerate(recipe[0]):
+    for place, (top, left) in enumerate(squares(16, patch, stride)):
         covered = PIXELS.copy()
         covered[:, top : top + patch, left : left + patch] = FILL
         output = network(network.preprocess.normalize(covered)).softmax(1)
@@ -49,8 +49,8 @@ def test_an_object_is_found_where_it_is() -> None:
     aimed = Aimed(network.eval(), "classes")
     aims = aimed.aim(network.preprocess.normalize(pixels), None)
     assert aims.index.tolist() == [1]
-    recipe = (squares(16, 4, 4), 4, np.zeros(3, np.uint8), 4)
-    heat, _ = occlusion(aimed, pixels, aims, network.preprocess, recipe)
+    black = np.zeros(3, np.uint8)
+    heat, _ = occlusion(aimed, pixels, aims, network.preprocess, 4, 4, black, 4)
     small = shrink(heat[0], 4)
     assert np.argwhere(small.map == 1).tolist() == [[2, 1]]
     assert small.map.min() == 0
@@ -61,8 +61,8 @@ def test_a_number_moves_and_has_no_probability() -> None:
     aimed = Aimed(seeded(network), "numbers")
     pixels = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 1), dtype=np.uint8)
     aims = aimed.aim(network.preprocess.normalize(pixels), None)
-    recipe = (squares(64, 32, 32), 32, fill_colour(FILL, 1), 4)
-    heat, scores = occlusion(aimed, pixels, aims, network.preprocess, recipe)
+    fill = fill_colour(FILL, 1)
+    heat, scores = occlusion(aimed, pixels, aims, network.preprocess, 32, 32, fill, 4)
     assert heat[0, 0, 0] == pytest.approx(abs(scores[0, 0] - float(aims.score[0])))
 
 

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnvis_ray import ledger
 from cnnvis_ray.config import Config, load_config
-from cnnvis_ray.extraction import ExtractionReport, ExtractionSetup, Extractor
-from cnnvis_ray.stages.extract import find_due, tasks
+from cnnvis_ray.extraction import ExtractionReport, Extractor
+from cnnvis_ray.ledger import Ledger
+from cnnvis_ray.stages.extract import decide, extraction_setup, write_labels
 from cnnvis_ray.stages.job import Job, open_job
-from cnnvis_ray.stages.summary import Summary
 
 Extract = Callable[..., Job]
 
@@ -47,20 +46,15 @@ def configure(tmp_path: Path, *sets: str) -> Config:
 
 def extract_here(config: Config) -> tuple[Job, list[ExtractionReport]]:
     """Do everything that is due in this process."""
-    job = open_job(config)
-    due = find_due(job, Summary(job.store))
-    setup = ExtractionSetup(
-        config.run_dir,
-        config.seed,
-        job.images.source,
-        config.images,
-        config.extract,
-        job.vision.network,
-        {layer.name: layer for layer in job.vision.table.layers},
-        job.vision.predictions,
-    )
-    worker = Extractor(setup, "cpu", 1)
-    return job, [worker(task) for task in tasks(job, due)]
+    job = open_job(config, ("extract",))
+    work = decide(job)
+    job.write()
+    work.open()
+    worker = Extractor(extraction_setup(config.run_dir, config, job.images, job.vision), "cpu", 1)
+    reports = [worker(task) for task in work.tasks()]
+    job.ledger.refresh((*work.images.passes, *work.features.passes))
+    write_labels(job)
+    return job, reports
 
 
 @pytest.fixture
@@ -74,10 +68,11 @@ def extract(tmp_path: Path) -> Extract:
 
 
 def digests(job: Job, stage: str) -> dict[str, str]:
-    """Give the digest of every winning shard by its name without the attempt's token."""
+    """Return the digest of every winning shard by its name without the attempt's token."""
+    records = Ledger(job.store)
     return {
         file.path.rsplit(".", 2)[0]: file.sha256
-        for owner in ledger.read_passes(job.store, stage)
-        for marker in ledger.read_markers(job.store, owner)
+        for owner in records.passes(stage)
+        for marker in records.markers(owner).values()
         for file in marker.files
     }

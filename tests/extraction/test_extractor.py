@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from cnnvis_ray import ledger
 from cnnvis_ray.errors import CnnvisError
 from cnnvis_ray.ledger import Run
 from cnnvis_ray.network import build_module
-from cnnvis_ray.stages.merging import merge_statistics
+from cnnvis_ray.stages.extract import merge_statistics
 from tests.extraction.conftest import (
     Extract,
     configure,
@@ -131,8 +130,10 @@ def test_the_exact_files_of_a_run(tmp_path: Path, extract: Extract) -> None:
         *(f"{k}/{x}" for k in ("features", "channels") for x in LAYERS),
     ]
     units = {f"{folder}/00000{unit}.r0.parquet" for folder in folders for unit in (0, 1)}
-    assert names == units | {"config.yaml", "run.json", "plan/000000.parquet"}
-    assert sum(path.startswith("passes/") for path in job.store.files("")) == 2 * (1 + 2)
+    assert names == units | {"config.yaml", "run.json", "plan/000000.parquet", "labels.parquet"}
+    assert (
+        sum(path.startswith("passes/") for path in job.store.files("")) == 2 * (1 + 2) + 2
+    )  # and of labels
 
 
 def test_an_added_layer_costs_itself(tmp_path: Path, extract: Extract) -> None:
@@ -175,7 +176,7 @@ def test_values_that_the_dtype_cannot_hold_are_told(tmp_path: Path, extract: Ext
 def test_statistics_agree_with_features(tmp_path: Path, extract: Extract) -> None:
     write_images(tmp_path / "photos", 45)
     job = extract("layers=[features.5]")
-    merge_statistics(job.store, ledger.read_passes(job.store, "extract"), "features.5", 9)
+    merge_statistics(job.ledger, "features.5", 9)
     run = Run(job.store)
     table, (keys, features) = run.statistics("features.5"), run.features("features.5")
     np.testing.assert_allclose(table["mean"].to_numpy(), features.mean(0, np.float64), rtol=1e-6)
@@ -186,3 +187,15 @@ def test_statistics_agree_with_features(tmp_path: Path, extract: Extract) -> Non
     assert len(best) == 9
     assert best[0]["key"] in keys
     assert best == sorted(best, key=lambda entry: (-entry["value"], entry["key"]))
+
+
+def test_bfloat16_is_computed_and_stays_near_float32(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 25)
+    exact = Run(extract_here(configure(tmp_path))[0].store)
+    sets = (f"run_dir={tmp_path / 'other'}", "extract.precision=bfloat16")
+    rounded = Run(extract_here(configure(tmp_path, *sets))[0].store)
+    for layer in LAYERS:
+        (keys, features), (others, near) = exact.features(layer), rounded.features(layer)
+        assert others == keys
+        difference = np.abs(near - features).max() / np.abs(features).max()
+        assert 1e-6 < difference < 0.02  # zero would be float32 under another name

@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 from ray.cluster_utils import Cluster
 
-from cnnvis_ray import ledger
 from cnnvis_ray.config import Config, load_config
 from cnnvis_ray.ledger import Run, open_run
 from tests.conftest import ROOT
@@ -62,7 +61,7 @@ def shas(run: Run) -> dict[str, str]:
         file.path.rsplit(".", 2)[0]: file.sha256
         for stage in ("images", "extract")
         for owner in run.passes(stage)
-        for marker in ledger.read_markers(run.store, owner)
+        for marker in run.ledger.markers(owner).values()
         for file in marker.files
     }
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from cnnvis_ray import ledger
 from cnnvis_ray.ledger import Run, open_run
 from cnnvis_ray.stages.verify import verify
 from tests.faults.conftest import Driver, on, shas
@@ -82,6 +81,6 @@ def maps(run: Run) -> list[str]:
         file.sha256
         for stage in ("reduce", "embedding", "mosaic")
         for owner in run.passes(stage)
-        for marker in ledger.read_markers(run.store, owner)
+        for marker in run.ledger.markers(owner).values()
         for file in marker.files
     ]

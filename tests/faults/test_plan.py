@@ -12,8 +12,7 @@ from cnnvis_ray.cluster.nodes import alive_offers
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.ledger import open_run
-from cnnvis_ray.stages.plan import plan
-from cnnvis_ray.stages.room import check_memory
+from cnnvis_ray.stages.plan import check_memory, plan
 from cnnvis_ray.stages.run import run_verb
 from tests.stages.conftest import write_photos
 

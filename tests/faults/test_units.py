@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from cnnvis_ray.cluster import hunting
-from cnnvis_ray.cluster.hunting import Queued
-from cnnvis_ray.extraction import ExtractionSetup, Extractor, ImageDivider
+from cnnvis_ray.cluster import bisection
+from cnnvis_ray.cluster.bisection import Queued
+from cnnvis_ray.extraction import Extractor, ImageDivider
 from cnnvis_ray.ledger import Run
-from cnnvis_ray.stages.extract import find_due, tasks
+from cnnvis_ray.stages.extract import decide
 from cnnvis_ray.stages.job import open_job
-from cnnvis_ray.stages.summary import Summary
 from tests.extraction.conftest import configure, extract_here, write_images
 
 
@@ -58,10 +57,12 @@ def test_a_probe_commits_nothing_and_a_crashed_image_is_a_reject(tmp_path: Path)
     write_images(tmp_path / "photos", 20)
     config = configure(tmp_path)
     whole = Run(extract_here(config)[0].store)
-    job = open_job(configure(tmp_path, f"run_dir={tmp_path / 'crashed'}"))
-    due = find_due(job, Summary(job.store))
-    (task,) = tasks(job, due)
-    worker = Extractor(setup_for(job.config.run_dir, tmp_path), "cpu", 1)
+    job = open_job(configure(tmp_path, f"run_dir={tmp_path / 'crashed'}"), ("extract",))
+    work = decide(job)
+    job.write()
+    work.open()
+    (task,) = work.tasks()
+    worker = Extractor(work.units.setup, "cpu", 1)
     probes = ImageDivider().probes(task)
     assert [sorted(probe.only or ()) for probe in probes] == [[*range(10)], [*range(10, 20)]]
     worker(probes[0])
@@ -80,16 +81,6 @@ def test_a_probe_commits_nothing_and_a_crashed_image_is_a_reject(tmp_path: Path)
     np.testing.assert_array_equal(np.delete(features, 7, axis=0), other)
 
 
-def setup_for(run_dir: str, tmp_path: Path) -> ExtractionSetup:
-    config = configure(tmp_path, f"run_dir={run_dir}")
-    job = open_job(config)
-    vision = job.vision
-    layers = {layer.name: layer for layer in vision.table.layers}
-    return ExtractionSetup(
-        run_dir, 0, job.images.source, config.images, config.extract, vision.network, layers, False
-    )
-
-
 class Numbers:
     """Divides tuples of numbers."""
 
@@ -104,19 +95,19 @@ class Numbers:
 
 
 @pytest.mark.parametrize("guilty", [{3}, {0, 6}, set(range(7)), set()])
-def test_a_hunt_finds_exactly_the_guilty(guilty: set[int]) -> None:
+def test_bisection_finds_exactly_the_guilty(guilty: set[int]) -> None:
     divider, task = Numbers(), tuple(range(7))
-    waiting = hunting.begin(divider, Queued(task, 1, True))
-    hunt = waiting[0].hunt
-    assert hunt is not None
+    waiting = bisection.begin(divider, Queued(task, 1, True))
+    search = waiting[0].search
+    assert search is not None
     while waiting:
         probe = waiting.pop()
         assert probe.suspect
         if guilty & set(probe.task):
-            waiting.extend(hunting.narrow(divider, probe, max_attempts=3))
+            waiting.extend(bisection.narrow(divider, probe, max_attempts=3))
         else:
-            hunt.pending -= 1
-    assert hunt.pending == 0
-    ended = hunting.end(divider, hunt)
+            search.pending -= 1
+    assert search.pending == 0
+    ended = bisection.end(divider, search)
     assert set(ended.task) == set(task) - guilty
     assert ended.attempts == (0 if guilty else 2)

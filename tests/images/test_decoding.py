@@ -239,7 +239,7 @@ def test_warnings_stay_inside_and_filters_are_as_before() -> None:
 
 
 def test_other_modules_may_warn_meanwhile() -> None:
-    from cnnvis_ray.images.quiet import pil_warnings_ignored
+    from cnnvis_ray.images.decoding import pil_warnings_ignored
 
     with pil_warnings_ignored(), pytest.raises(UserWarning):
         warnings.warn("mine", UserWarning, stacklevel=1)

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 
 from cnnvis_ray.config import Images
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.images import Entry, decode, images_of, open_source, read_labels
+from cnnvis_ray.images import Entry, decode, images_of, open_source
 
 
 def test_all_digits_are_listed_in_one_range() -> None:
@@ -23,7 +23,7 @@ def test_pixels_and_labels_are_scikit_learns() -> None:
     keys = [key for _, key, _ in images_of(source.list().entries)]
     assert keys == ["1796", "5", "5#1"]
     digits = load_digits()
-    labels = read_labels(config, source)
+    labels = source.read_labels(config)
     with source.open() as reader:
         for key, row in zip(keys, (1796, 5, 5), strict=True):
             image = np.asarray(decode(reader.fetch(key), 64)).astype(int)

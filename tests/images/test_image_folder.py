@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cnnvis_ray.config import Images
 from cnnvis_ray.errors import ImageRejectedError, RefusedError
-from cnnvis_ray.images import images_of, open_source, prepared, read_labels
+from cnnvis_ray.images import images_of, open_source, prepared
 from cnnvis_ray.images.folder import MAX_FILE_BYTES, FolderReader
 from cnnvis_ray.images.names import first_folder, key_of, path_of
 from tests.images.bad_images import encoded, make_bad_folder, photo
@@ -134,7 +134,6 @@ def test_a_folder_that_cannot_be_read_is_refused(
 @pytest.mark.parametrize(
     ("source", "says"),
     {
-        "": "empty",
         "nowhere": "No such file",
         "ftp://host/photos": "no address ftp://",
         "x" * 300: "File name too long",
@@ -149,15 +148,13 @@ def test_other_sources_are_refused_in_one_line(source: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_identity_is_the_place_as_configured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_identity_is_the_absolute_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fill(tmp_path, "photos/1.jpg")
     sources = [open_source(Images(source=text)) for text in ("photos", "./photos/")]
-    assert {source.identity for source in sources} == {"folder:photos"}
+    assert {source.identity for source in sources} == {f"folder:{tmp_path}/photos"}
     limited = open_source(Images(source="photos", limit=1))
-    assert limited.identity == "folder:photos"
+    assert limited.identity == f"folder:{tmp_path}/photos"
 
 
 def test_a_source_travels_and_reads_from_any_working_directory(
@@ -214,7 +211,7 @@ def test_a_source_that_is_gone_makes_no_rejects(tmp_path: Path) -> None:
 def test_classes_are_first_folders_and_may_be_renamed(tmp_path: Path) -> None:
     fill(tmp_path, "cane/1.jpg", "cane/deep/2.jpg", "gatto/1.jpg", "flat.jpg")
     config = Images(source=str(tmp_path), label_names={"cane": "dog"})
-    labels = pickle.loads(pickle.dumps(read_labels(config, open_source(config))))  # noqa: S301
+    labels = pickle.loads(pickle.dumps(open_source(config).read_labels(config)))  # noqa: S301
     assert {key: labels.of(key) for key in keys(tmp_path)} == {
         "cane/1.jpg": "dog",
         "cane/deep/2.jpg": "dog",
@@ -251,7 +248,7 @@ def test_plain_names_are_their_own_keys() -> None:
 @pytest.mark.photos
 def test_the_real_photos(shared: Path) -> None:
     source = open_source(Images(source=str(shared / "data" / "photos")))
-    labels = read_labels(Images(), source)
+    labels = source.read_labels(Images())
     entries = source.list().entries
     assert len(entries) == 1_000
     assert len({labels.of(entry.key) for entry in entries}) == 200

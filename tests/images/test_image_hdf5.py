@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from cnnvis_ray.config import Images
 from cnnvis_ray.errors import ImageRejectedError, RefusedError
 from cnnvis_ray.images import Entry, cut, decode, images_of, open_source
-from cnnvis_ray.images.hdf5 import Hdf5Reader
+from cnnvis_ray.images.hdf5 import MAX_CACHE_BYTES, Hdf5Reader, cache_for, inspect
 from cnnvis_ray.images.rows import choose_rows, entries_of, keys_of, row_of
-from cnnvis_ray.images.stacks import MAX_CACHE_BYTES, cache_for, inspect
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 3), dtype=np.uint8)
 
@@ -101,14 +100,9 @@ def test_indices_come_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("indices", "says"),
     [
-        ([0, -1], "row -1; the source has 20 rows, 0 to 19"),
         ([20], "row 20; the source has 20 rows"),
-        ([], "choose none"),
         ("0:21", "row 20"),
         ("30:", "choose none"),
-        ("5:5", "choose none"),
-        ("-3:", "negative"),
-        ("::0", "step of 0"),
         ("nowhere.txt", "neither a range like 0:2000 nor a readable file"),
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 
 from cnnvis_ray.config import Images
 from cnnvis_ray.errors import ImageRejectedError, RefusedError
-from cnnvis_ray.images import images_of, open_source, prepared, read_labels
+from cnnvis_ray.images import images_of, open_source, prepared
 from cnnvis_ray.images.members import MAX_HEADER_BYTES, split_sample
 from tests.images.bad_images import encoded, photo
 
@@ -43,7 +43,7 @@ def keys(config: Images) -> list[str]:
 
 
 def labels(config: Images) -> list[str | None]:
-    found = pickle.loads(pickle.dumps(read_labels(config, open_source(config))))  # noqa: S301
+    found = pickle.loads(pickle.dumps(open_source(config).read_labels(config)))  # noqa: S301
     return [found.of(key) for key in keys(config)]
 
 
@@ -68,7 +68,7 @@ def test_members_are_listed_and_read(tmp_path: Path, form: int) -> None:
         assert reader.fetch("s.tar/0001.jpg") == b"one"
         assert reader.fetch(f"s.tar/{long}") == b"long"
         assert reader.fetch("s.tar/a/0002.jpeg") == b"two"
-        with pytest.raises(ImageRejectedError, match="no such member any more"):
+        with pytest.raises(ImageRejectedError, match="not have this member any more"):
             reader.fetch("s.tar/0009.jpg")
 
 
@@ -164,7 +164,7 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, at: str) -> None:
     whole = path.read_bytes()
     cut = {"within": 512 + 100, "between": 2 * (512 + 2048), "header": 2 * (512 + 2048) + 100}
     path.write_bytes(whole[: cut[at]])
-    assert "'s.tar' is no tar archive, truncated or damaged" in refusal(config_of(path))
+    assert "'s.tar' is not a tar archive, truncated or damaged" in refusal(config_of(path))
 
 
 def test_a_damaged_header_in_the_middle_is_refused(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     for content in (b"", b"hello", b"x" * 5000, bytes(10)):
         path.write_bytes(content)
-        assert "is no tar archive, truncated or damaged" in refusal(config_of(path))
+        assert "is not a tar archive, truncated or damaged" in refusal(config_of(path))
     path.write_bytes(bytes(1024))
     assert "holds no image" in refusal(config_of(path))
     write(path, [("a.txt", b"")])

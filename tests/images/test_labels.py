@@ -1,6 +1,7 @@
 """Labels from tables and data sets, and their renaming."""
 
 import pickle
+import re
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,7 @@ import pytest
 
 from cnnvis_ray.config import Images
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.images import Labels, check_labels, open_source, read_labels
+from cnnvis_ray.images import Labels, open_source
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def stack(tmp_path: Path) -> Path:
 
 def labels_of(**settings: object) -> Labels:
     config = Images.model_validate(settings)
-    return read_labels(config, open_source(config))
+    return open_source(config).read_labels(config)
 
 
 def refusal(**settings: object) -> str:
@@ -146,9 +147,7 @@ def test_a_missing_file_of_names_is_refused() -> None:
 def test_a_table_about_other_images_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("key,label\n/data/a.jpg,dog\n")
-    config = Images(source="digits", labels=str(path))
-    labels = Labels({"/data/a.jpg": "dog"}.get, {})
-    check_labels(config, labels, ["b.jpg", "/data/a.jpg"])
-    check_labels(config, labels, [])
-    with pytest.raises(RefusedError, match=r"names none of the images .* such as 'a\.jpg'"):
-        check_labels(config, labels, ["a.jpg", "b.jpg"])
+    says = refusal(labels=str(path))
+    assert re.search(r"names none of the images of 'digits'; .* such as '0'", says)
+    path.write_text("key,label\n/data/a.jpg,dog\n1796,six\n")
+    assert labels_of(labels=str(path)).of("1796") == "six"

@@ -5,9 +5,8 @@ import time
 from dataclasses import asdict
 
 from cnnvis_ray.errors import HeldError
-from cnnvis_ray.ledger import hold
+from cnnvis_ray.ledger import dump, hold
 from cnnvis_ray.ledger.lease import LEASE, Holder
-from cnnvis_ray.ledger.passes import dump
 from cnnvis_ray.storage import Store
 
 FAR_AWAY = Holder("token", "another-machine", 17, "", "2026-11-22T01:02:03Z", 0.0)

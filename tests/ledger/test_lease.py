@@ -125,6 +125,51 @@ def test_the_lease_carries_progress(store: Store, quick: None) -> None:
             raise AssertionError
 
 
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"\xff\xfe", b'{"token": 1}'])
+@pytest.mark.parametrize("root", ["", "memory://garbage/run"])
+@pytest.mark.timeout(30)
+def test_a_damaged_lease_is_replaced(store: Store, quick: None, root: str, garbage: bytes) -> None:
+    store = Store(root) if root else store
+    store.write(LEASE, garbage)
+    assert read_holder(store) is None
+    with hold(store):
+        holder = read_holder(store)
+        assert holder is not None
+        assert holder.pid == os.getpid()
+    assert not store.exists(LEASE)
+
+
+def test_a_lease_of_wrong_types_is_damaged(store: Store) -> None:
+    for name, value in {"renewed": "soon", "pid": None, "progress": 3}.items():
+        write_holder(store, replace(FAR_AWAY, **{name: value}))  # type: ignore[arg-type]
+        assert read_holder(store) is None
+
+
+def test_a_machine_of_the_same_name_is_another_one(store: Store) -> None:
+    with hold(store):
+        own = read_holder(store)
+    assert own is not None
+    assert not own.is_gone
+    assert replace(own, process="gone").is_gone
+    assert not replace(own, process="gone", machine="another").is_gone
+
+
+def test_the_heart_beats_on_after_any_failure(store: Store, quick: None) -> None:
+    asked = [0]
+
+    def progress() -> dict[str, int]:
+        asked[0] += 1
+        if asked[0] == 2:
+            raise RuntimeError
+        return {"asked": asked[0]}
+
+    with hold(store, progress):
+        wait_until = time.monotonic() + 5
+        while asked[0] < 4 and time.monotonic() < wait_until:
+            time.sleep(0.02)
+    assert asked[0] >= 4
+
+
 def test_of_many_contenders_for_a_dead_lease_one_wins(store: Store, quick: None) -> None:
     write_holder(store, replace(FAR_AWAY, renewed=0.0))
     assert contend(store, 6) == 1

@@ -24,7 +24,11 @@ def planned(store: Store, entries: list[Entry], unit_size: int) -> tuple[Plan, C
     plan = ledger.read_plan(store)
     groups = {entry.key: 100 for entry in entries}
     units, changes = ledger.grow(plan, entries, lambda some: cut(some, unit_size, groups))
-    return (ledger.append(store, plan, units, unit_size) if units else plan), changes
+    if units:
+        grown, segment = ledger.extend(plan, units, unit_size)
+        ledger.append(store, plan, segment)
+        plan = grown
+    return plan, changes
 
 
 def test_memory_does_not_grow_with_images(tmp_path: Path) -> None:

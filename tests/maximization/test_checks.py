@@ -40,8 +40,7 @@ def test_channels_are_all_a_range_or_a_list(
     [
         ({"channels": [3, 16]}, "given 16, 6 has channels 0 to 15"),
         ({"channels": "10:20"}, "given 16, 6 has channels 0 to 15"),
-        ({"channels": "4:4"}, "given '4:4', 6 has channels 0 to 15"),
-        ({"objective": "chanel"}, "no objective 'chanel'; near: channel"),
+        ({"objective": "chanel"}, "no objective 'chanel'; did you mean channel"),
         ({"objective": {}}, "nothing to climb"),
         ({"objective": "class"}, "class needs the head's output, 6 gives a map of"),
         ({"objective": "direction"}, "objective direction and maximize.directions go together"),
@@ -65,7 +64,7 @@ def test_refusals_name_what_is_allowed(
 
 
 def test_all_reasons_are_told_at_once(deep: nn.Module) -> None:
-    with pytest.raises(RefusedError, match=r"given 99.*no objective 'x'"):
+    with pytest.raises(RefusedError, match=r"(?s)given 99.*no objective 'x'"):
         check(deep, "6", channels=[99], objective="x")
 
 
@@ -107,10 +106,9 @@ def test_maco_needs_a_spectrum_of_the_picture_s_size(deep: nn.Module) -> None:
         {"steps": 0},
         {"size": 0},
         {"channels": "7"},
+        {"channels": "4:4"},
         {"channels": [-1]},
-        {"transforms": "strange"},
         {"transforms": {"padding": 3}},
-        {"parametrization": "jpeg"},
         {"pictures": 5, "batch_size": 4},
         {"overrides": {"5": {"stepps": 3}}},
     ],
@@ -145,7 +143,10 @@ def test_a_partial_network_is_not_touched_beyond_the_layer(deep: nn.Sequential) 
             {"transforms": "lucent"},
             r"maximize.transforms: 'lucent' is unknown; did you mean lucid",
         ),
-        ({"objective": "chanel"}, r"maximize.objective: no objective 'chanel'; near: channel"),
+        (
+            {"objective": "chanel"},
+            r"maximize.objective: no objective 'chanel'; did you mean channel",
+        ),
     ],
 )
 def test_an_unknown_name_is_refused_with_its_key_and_the_near_ones(
@@ -161,7 +162,7 @@ def test_a_refused_override_names_its_layer() -> None:
     )
     with pytest.raises(
         RefusedError,
-        match=r"overrides.features.12.objective: no.*overrides.features.5.objective: no",
+        match=r"(?s)overrides.features.12.objective: no.*overrides.features.5.objective: no",
     ):
         check_names(section)
 

@@ -79,7 +79,7 @@ def test_a_leading_minus_turns_an_objective_round() -> None:
 
 @pytest.mark.parametrize("choice", ["chanel", {"neurons": 1.0}])
 def test_an_unknown_objective_is_refused_with_near_names(choice: str | dict[str, float]) -> None:
-    with pytest.raises(RefusedError, match=r"no objective .*near: (channel|neuron)"):
+    with pytest.raises(RefusedError, match=r"no objective .*did you mean (channel|neuron)"):
         parse_objective(choice)
 
 

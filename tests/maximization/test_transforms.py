@@ -10,8 +10,8 @@ from cnnvis_ray.maximization.transforms import (
     FILL,
     Placements,
     draw_placements,
-    place,
     resolve_transforms,
+    view_images,
     view_of,
     window_size,
 )
@@ -32,7 +32,7 @@ def look(given: torch.Tensor, placements: Placements, window: tuple[int, int]) -
     """Look through windows as a network that normalizes nothing."""
     size = (given.shape[2], given.shape[3])
     view = view_of(torch.from_numpy(placements), size, window)
-    return place(given, view, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    return view_images(given, view, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
 
 
 def test_nothing_asked_changes_nothing() -> None:

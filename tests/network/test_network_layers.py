@@ -106,7 +106,7 @@ def test_wrong_names_are_all_told_with_near_ones() -> None:
     with pytest.raises(RefusedError) as refused:
         table_of("squeezenet1_1").resolve(["features.99", "features.2", "featurs.3", "x*"])
     text = str(refused.value)
-    assert "no layer 'features.99' in squeezenet1_1; near: " in text
+    assert "no layer 'features.99' in squeezenet1_1; did you mean " in text
     assert "features.12" in text
     assert "(cnnvis layers squeezenet1_1)" in text
     assert "'featurs.3'" in text

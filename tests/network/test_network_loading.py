@@ -5,11 +5,13 @@ import json
 import pickle
 import re
 import socket
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -18,8 +20,8 @@ from torchvision import models
 
 from cnnvis_ray.config import Network
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.network import build_module, resolve_network, skeleton
-from cnnvis_ray.network.loading.matching import current_names
+from cnnvis_ray.network import build_module, resolve_network, skeleton, trace_layers
+from cnnvis_ray.network.loading.resolve import current_names
 
 VALUES = json.dumps({"resize": 8, "crop": 8, "mean": [0.5], "std": [0.5]})
 
@@ -52,6 +54,21 @@ class Tied(nn.Module):
 
 def broken() -> nn.Module:
     raise KeyError("no\nsuch thing")
+
+
+def leaving() -> nn.Module:
+    sys.exit(0)
+
+
+class Grey(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 3)
+
+
+class Leaving(nn.Module):
+    def forward(self, batch: Tensor) -> Tensor:
+        sys.exit(0)
 
 
 NUMBER = 7
@@ -233,8 +250,20 @@ def test_a_skeleton_costs_no_memory() -> None:
     module, preprocess = skeleton("regnet_y_400mf")  # computes while it builds
     assert preprocess.crop == 224
     assert all(parameter.is_meta for parameter in module.parameters())
-    with pytest.raises(RefusedError, match="states no preprocess"):
-        skeleton(TINY)
+
+
+@pytest.mark.parametrize(("size", "crop"), [(None, 224), (40, 40)])
+def test_a_skeleton_without_a_preprocess_has_a_stated_size(size: int | None, crop: int) -> None:
+    module, preprocess = skeleton(TINY, size=size)
+    assert (preprocess.crop, preprocess.channels) == (crop, 3)
+    assert trace_layers(module, preprocess).layers[0].height == crop - 2
+    assert trace_layers(*skeleton("vit_b_32", size=64)).output == (1000,)
+    assert skeleton(f"{__name__}:Grey")[1].channels == 1
+
+
+def test_a_skeleton_has_the_auxiliary_head_of_published_weights() -> None:
+    table = trace_layers(*skeleton("fcn_resnet50", size=64))
+    assert table.resolve(["aux_classifier.4"]) == ["aux_classifier.4"]
 
 
 class Evil:
@@ -274,7 +303,7 @@ def bad_file(tmp_path: Path, kind: str) -> str:
         ("shape", r"second.weight \(2, 4, 5, 5\), needs \(2, 4, 3, 3\)"),
         ("pickle", "more than tensors"),
         ("code", "more than tensors"),
-        ("list", "hold list"),
+        ("list", "hold a list"),
         ("other", "hold nothing of"),
     ],
 )
@@ -291,19 +320,21 @@ def test_bad_weights_are_refused_in_one_line(
 @pytest.mark.parametrize(
     ("name", "weights", "text"),
     [
-        ("vgg61", "random", "no network 'vgg61'; near: vgg1"),
-        ("ResNet18", "random", "near: resnet18"),
+        ("vgg61", "random", "no network 'vgg61'; did you mean vgg1"),
+        ("ResNet18", "random", "did you mean resnet18"),
         ("fasterrcnn_resnet50_fpn", "random", "neither classifies nor segments"),
-        ("timm:seresnet500", "random", "timm:seresnet500' in timm; near: "),
+        ("timm:seresnet500", "random", "timm:seresnet500' in timm; did you mean "),
         ("vgg16", "IMAGENET1K_V9", "allowed: IMAGENET1K_V1"),
         ("no.such:thing", "random", "cannot be imported: ModuleNotFoundError"),
-        (f"{__name__}:Tinny", "random", "near: Tiny"),
+        (f"{__name__}:Tinny", "random", "did you mean Tiny"),
         (f"{__name__}:NUMBER", "random", "no callable 'NUMBER'"),
         (f"{__name__}:broken", "random", r"cannot be built: KeyError"),
-        ("builtins:dict", "random", "gave dict"),
-        (TINY, "DEFAULT", "give a path or URI"),
+        ("builtins:dict", "random", "returned a dict"),
+        (TINY, "DEFAULT", "set network.weights to a path or URI"),
         ("vgg16", "s4://bucket/w.pth", "cannot be read"),
-        ("vgg16", "folder/w.bin", "allowed are .safetensors"),
+        ("vgg16", "folder/w.bin", "cannot be read"),
+        (f"{__name__}:leaving", "random", "cannot be built: SystemExit: 0"),
+        ("tests.network.leaves:Tiny", "random", "cannot be imported: SystemExit: 0"),
     ],
 )
 def test_wrong_names_are_refused_in_one_line(name: str, weights: str, text: str) -> None:
@@ -320,7 +351,7 @@ def test_weights_that_state_no_preprocess_ask_for_it(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="metadata 'preprocess' is wrong at resize"):
         resolve(TINY, wrong)
     wrong = tiny_file(tmp_path / "t.safetensors", Tiny().state_dict(), categories='{"a": 1}')
-    with pytest.raises(RefusedError, match="no JSON list"):
+    with pytest.raises(RefusedError, match="not a JSON list"):
         resolve(TINY, wrong)
 
 
@@ -359,3 +390,125 @@ def test_shared_weights_load_strictly(shared: Path) -> None:
     for name in ("squeezenet1_0", "squeezenet1_1"):
         state = resolve(name, shared / "weights" / f"{name}.safetensors")
         assert set(state) == set(skeleton(name)[0].state_dict())
+
+
+def test_a_network_that_exits_while_it_is_traced_is_refused() -> None:
+    with pytest.raises(RefusedError, match="does not take 3 channels of 224 x 224 pixels: 0"):
+        trace_layers(*skeleton(f"{__name__}:Leaving"))
+
+
+@pytest.mark.parametrize("name", ["w.th", "w.bin", "w.ckpt", "w.pt", "weights", "w.pth"])
+@pytest.mark.parametrize("form", ["archive", "old", "safetensors"])
+def test_weights_are_judged_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, form: str
+) -> None:
+    wanted = Tiny()
+    if form == "safetensors":
+        safetensors.torch.save_file(wanted.state_dict(), tmp_path / name)
+    else:
+        torch.save(
+            wanted.state_dict(),
+            tmp_path / name,
+            _use_new_zipfile_serialization=form == "archive",
+        )
+    monkeypatch.chdir(tmp_path)
+    values = {"resize": 8, "crop": 8}
+    for weights in (tmp_path / name, name):
+        state = resolve(TINY, weights, preprocess=values)
+        assert torch.equal(state["first.weight"], wanted.first.weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "neither safetensors nor a file of torch.save"),
+        (b"<!DOCTYPE html>", "neither safetensors nor a file of torch.save"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"PK\x03\x04 of another kind", "save module.state_dict"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(tmp_path: Path, content: bytes, text: str) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(content)
+    with pytest.raises(RefusedError, match=text) as refused:
+        resolve(TINY, path, preprocess={"resize": 8, "crop": 8})
+    assert "w.pth" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def safetensors_of(dtype: str, num_bytes: int) -> bytes:
+    tensor = {"dtype": dtype, "shape": [2], "data_offsets": [0, num_bytes]}
+    header = json.dumps({"first.bias": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(num_bytes)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "num_bytes"), [("F8_E8M0", 2), ("F4", 1), ("F128", 32), ("C64", 16), ("?", 2)]
+)
+def test_dtypes_that_no_network_takes_are_refused(
+    tmp_path: Path, dtype: str, num_bytes: int
+) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(safetensors_of(dtype, num_bytes))
+    with pytest.raises(RefusedError, match=r"w\.safetensors.*save") as refused:
+        resolve(TINY, path, preprocess={"resize": 8, "crop": 8})
+    assert "\n" not in str(refused.value)
+
+
+def test_float8_weights_load_as_the_networks_dtype(tmp_path: Path) -> None:
+    state = {key: value.to(torch.float8_e4m3fn) for key, value in Tiny().state_dict().items()}
+    loaded = resolve(TINY, tiny_file(tmp_path / "w.safetensors", state))
+    assert loaded["first.weight"].dtype == torch.float32
+    assert torch.equal(loaded["first.weight"], state["first.weight"].float())
+
+
+def test_tensors_without_dense_values_are_refused(tmp_path: Path) -> None:
+    for odd in (torch.zeros(4, device="meta"), torch.zeros(4).to_sparse(), torch.zeros(4) * 1j):
+        torch.save({"first.bias": odd}, tmp_path / "w.pth")
+        with pytest.raises(RefusedError, match=r"w\.pth"):
+            resolve(TINY, tmp_path / "w.pth", preprocess={"resize": 8, "crop": 8})
+
+
+@pytest.mark.parametrize("form", ["archive", "old", "safetensors"])
+def test_damaged_weights_load_or_are_refused_in_one_line(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "w.pth"
+    if form == "safetensors":
+        safetensors.torch.save_file(Tiny().state_dict(), path)
+    else:
+        torch.save(Tiny().state_dict(), path, _use_new_zipfile_serialization=form == "archive")
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    refusals = 0
+    for _ in range(300):
+        content = bytearray(whole)
+        for position in random.integers(0, len(whole), random.integers(1, 4)):
+            content[position] = random.integers(0, 256)
+        cut = len(whole) if random.random() < 0.8 else int(random.integers(0, len(whole)))
+        path.write_bytes(bytes(content[:cut]))
+        try:
+            resolve(TINY, path, preprocess={"resize": 8, "crop": 8})
+        except RefusedError as refusal:
+            refusals += 1
+            assert "\n" not in str(refusal)
+            assert "w.pth" in str(refusal)
+    assert refusals > 50
+
+
+def test_where_a_preprocess_comes_from_is_said(
+    squeezenet: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    torch.save(squeezenet.state_dict(), tmp_path / "w.pth")
+    values = {"resize": 8, "crop": 8}
+    stated = tiny_file(tmp_path / "t.safetensors", Tiny().state_dict())
+    for config, origin in (
+        ({"name": "squeezenet1_1", "weights": str(tmp_path / "w.pth")}, "IMAGENET1K_V1, since"),
+        ({"name": TINY, "weights": "random", "preprocess": values}, "network.preprocess"),
+        ({"name": TINY, "weights": stated}, "metadata of the weights file"),
+        ({"name": "timm:test_resnet", "weights": "random"}, "timm:test_resnet states"),
+    ):
+        caplog.clear()
+        resolved = resolve_network(Network.model_validate(config), 0)
+        assert origin in resolved.preprocess_origin
+        assert resolved.preprocess_origin in caplog.text
+        assert f"crop {resolved.preprocess.crop}" in caplog.text

@@ -22,6 +22,7 @@ from cnnvis_ray.network import (
     places,
     top_predictions,
 )
+from cnnvis_ray.network.activations.pooling import Kind
 
 MAPS = torch.arange(24.0).reshape(1, 2, 3, 4)
 ALL = ["flatten", "mean", "max", "grid:2", "sketch:7"]
@@ -120,11 +121,60 @@ def test_a_sketch_wider_than_its_input_loses_nothing() -> None:
     torch.testing.assert_close(lengths, vectors.square().sum(1))
 
 
-@pytest.mark.parametrize("name", ["median", "grid", "grid:0", "sketch:x", "mean:2", "flatten:"])
-def test_wrong_poolings_are_refused(name: str) -> None:
-    with pytest.raises(RefusedError, match="allowed: flatten, mean, max, grid:K, sketch:D"):
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("maen", "no pooling 'maen'; did you mean mean"),
+        ("median", "no pooling 'median'"),
+        ("", "no pooling ''"),
+        ("grid", "K of grid:K must be a whole number from 1"),
+        ("grid:0", "K of grid:K must be a whole number from 1"),
+        ("sketch:x", "D of sketch:D must be a whole number from 1"),
+        ("mean:2", "mean takes no number"),
+        ("flatten:", "flatten takes no number"),
+    ],
+)
+def test_wrong_poolings_are_refused(name: str, text: str) -> None:
+    with pytest.raises(RefusedError, match=text) as refused:
         make_pooling(name, 0)
-    assert set(POOLINGS) == {"flatten", "mean", "max", "grid", "sketch"}
+    assert "allowed: flatten, mean, max, grid:K, sketch:D" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["flatten", "mean", "max", "grid:2"])
+def test_stored_features_become_one_number_per_channel(name: str) -> None:
+    maps = torch.randn(3, 5, 4, 4)
+    pooling = make_pooling(name, 0)
+    wanted = maps.amax((2, 3)) if name == "max" else maps.mean((2, 3))
+    found = pooling.channel_values(pooling(maps).numpy(), (5, 4, 4))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    nothing = pooling.channel_values(np.zeros((0, pooling.width(5, 4, 4))), (5, 4, 4))
+    assert nothing.shape == (0, 5)
+
+
+def test_a_sketch_has_no_channels() -> None:
+    pooling = make_pooling("sketch:10", 0)
+    assert not pooling.per_channel
+    with pytest.raises(RefusedError, match="keeps no channels apart"):
+        pooling.channel_values(np.zeros((3, 10)), (5, 4, 4))
+    assert pooling.seeded
+    assert not make_pooling("grid:2", 0).seeded
+
+
+def test_a_new_pooling_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    spread = Kind(
+        lambda maps, argument, seed: maps.var((2, 3)) * argument,
+        lambda shape, argument: shape[0],
+        argument="N",
+    )
+    monkeypatch.setitem(POOLINGS, "spread", spread)
+    pooling = make_pooling("spread:2", 0)
+    pooled = pooling(MAPS)
+    torch.testing.assert_close(pooled, 2 * MAPS.var((2, 3)))
+    assert pooling.width(2, 3, 4) == 2
+    values = pooling.channel_values(pooled.numpy(), (2, 3, 4))
+    np.testing.assert_array_equal(values, pooled)
+    with pytest.raises(RefusedError, match=r"did you mean spread.*allowed: .*spread:N"):
+        make_pooling("spred", 0)
 
 
 def test_responses_by_hand() -> None:

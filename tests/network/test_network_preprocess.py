@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import models
@@ -16,7 +16,7 @@ from cnnvis_ray.config import PreprocessValues
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.network import Preprocess
 from cnnvis_ray.network.loading.preprocess import from_values
-from cnnvis_ray.network.loading.published import published_preprocess
+from cnnvis_ray.network.loading.weights import published_preprocess
 
 SMALL = Preprocess(20, 17, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -35,6 +35,8 @@ def through(preprocess: Preprocess, image: Image.Image) -> torch.Tensor:
 def test_any_size_is_fitted_as_torchvision_does(
     width: int, height: int, resize: int, crop: int
 ) -> None:
+    longest = 16 * max(resize, crop) * min(width, height) // resize
+    assume(max(width, height) <= longest)  # longer ones: see below
     image = noise(width, height)
     wanted = reference.center_crop(reference.resize(image, [resize]), [crop])
     fitted = Preprocess(resize, crop, 3, (0.0,) * 3, (1.0,) * 3).fit(image)
@@ -66,6 +68,42 @@ def test_segmentation_presets_crop_a_square() -> None:
     image = noise(300, 300)
     got = through(published_preprocess(weights), image)
     assert float((got - weights.transforms()(image)).abs().max()) <= 1e-6
+
+
+@pytest.mark.parametrize("size", [(2, 65_000), (65_000, 2), (1, 1_000_000), (300, 70_000)])
+@pytest.mark.parametrize(("resize", "crop"), [(256, 224), (20, 40)])
+def test_a_thin_image_needs_memory_for_its_crop_only(
+    size: tuple[int, int], resize: int, crop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[tuple[int, int]] = []
+    resize_image = Image.Image.resize
+
+    def noted(image: Image.Image, new: tuple[int, int], *more: object) -> Image.Image:
+        sizes.append(new)
+        return resize_image(image, new, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    image = Image.new("RGB", size, (10, 20, 30))
+    middle = (size[0] // 2, size[1] // 2)
+    image.paste((200, 0, 0), (middle[0] - 1, middle[1] - 1, middle[0] + 1, middle[1] + 1))
+    fitted = Preprocess(resize, crop, 3, (0.0,) * 3, (1.0,) * 3).fit(image)
+    assert fitted.shape == (crop, crop, 3)
+    assert all(max(new) <= 17 * max(resize, crop) for new in sizes)
+    if max(size) != 70_000:  # there the marked middle is smaller than a pixel
+        assert fitted[crop // 2, crop // 2, 0] > 100
+
+
+@pytest.mark.parametrize("size", [(2, 33), (33, 2), (4, 60), (10, 170), (7, 107)])
+def test_a_long_image_shows_the_middle_that_torchvision_shows(size: tuple[int, int]) -> None:
+    image = noise(*size)
+    wanted = reference.center_crop(reference.resize(image, [30]), [20])
+    got = Preprocess(30, 20, 3, (0.0,) * 3, (1.0,) * 3).fit(image).astype(int)
+    difference = np.abs(got - np.asarray(wanted).astype(int))
+    if max(size) <= 16 * min(size):
+        assert difference.max() == 0
+    assert (
+        difference.max() <= 2 * 255 * min(size) / 30
+    )  # a pixel beside, between two of the source
 
 
 def test_photos_come_out_as_torchvision_makes_them(shared: Path) -> None:
@@ -102,7 +140,10 @@ def test_one_value_serves_all_channels() -> None:
 
 @pytest.mark.parametrize(
     ("change", "text"),
-    [({"mean": [0.1, 0.2]}, r"mean: given 2 values"), ({"std": [0.0]}, r"must be above 0")],
+    [
+        ({"mean": [0.1, 0.2]}, r"mean: given 2 values"),
+        ({"std": [0.1, 0.2]}, r"std: given 2 values"),
+    ],
 )
 def test_values_that_fit_no_channels_are_refused(change: dict[str, object], text: str) -> None:
     make: Callable[..., PreprocessValues] = PreprocessValues

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cnnvis_ray import ledger
 from cnnvis_ray.config import Config
-from cnnvis_ray.ledger import Run
+from cnnvis_ray.ledger import Ledger, Run
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.storage import Store, StoreError
 from tests.extraction.conftest import configure, digests, extract_here, write_images
@@ -76,8 +75,9 @@ def test_a_store_that_fails_for_good_keeps_what_is_committed(
         extract_here(config)
     store = Store(config.run_dir)
     for stage in ("images", "extract"):
-        (owner,) = ledger.read_passes(store, stage)
-        assert ledger.done(store, owner) == {"000000.r0"}
+        records = Ledger(store)
+        (owner,) = records.passes(stage)
+        assert records.done(owner) == {"000000.r0"}
     s3.faults.clear()
     s3.requests.clear()
     job, reports = extract_here(config)

@@ -11,7 +11,7 @@ import pytest
 
 from cnnvis_ray.config import Images
 from cnnvis_ray.errors import ImageRejectedError, RefusedError
-from cnnvis_ray.images import images_of, open_source, read_labels
+from cnnvis_ray.images import images_of, open_source
 from cnnvis_ray.storage import Store, StoreError
 from tests.images.bad_images import encoded, photo
 from tests.object_stores.conftest import SECRET
@@ -71,7 +71,7 @@ def test_a_folder_is_listed_as_on_a_disk(photos: Store) -> None:
         ]  # fmt: skip
     config = config_of(photos.root, limit=2)
     assert keys(config) == ["a-b/3.JPG", "a/1.jpg"]
-    assert read_labels(config, open_source(config)).of("a/1.jpg") == "a"
+    assert open_source(config).read_labels(config).of("a/1.jpg") == "a"
 
 
 def test_objects_are_read_whole_from_many_threads(photos: Store, s3: S3Server) -> None:
@@ -98,7 +98,7 @@ def test_a_gone_object_is_a_reject_and_a_store_in_trouble_is_not(
     photos: Store, s3: S3Server
 ) -> None:
     with open_source(config_of(photos.root)).open() as reader:
-        with pytest.raises(ImageRejectedError, match="no such object any more"):
+        with pytest.raises(ImageRejectedError, match="does not exist any more"):
             reader.fetch("a/gone.jpg")
         s3.faults.append(Fault("1.jpg", "403 Forbidden", "ExpiredToken"))
         with pytest.raises(StoreError) as caught:
@@ -124,8 +124,8 @@ def test_what_cannot_work_is_refused(bucket: str, s3: S3Server) -> None:
     assert "several kinds" in refusal(config_of(f"{bucket}/a.tar", f"{bucket}/a.parquet"))
     Store(bucket).write("a.parquet", b"PAR1")
     Store(bucket).write("a.tar", b"PAR1")
-    assert "no Parquet file or is truncated" in refusal(config_of(f"{bucket}/a.parquet"))
-    assert "no tar archive" in refusal(config_of(f"{bucket}/a.tar"))
+    assert "not a Parquet file or is truncated" in refusal(config_of(f"{bucket}/a.parquet"))
+    assert "not a tar archive" in refusal(config_of(f"{bucket}/a.tar"))
     s3.faults.append(Fault("^(GET|HEAD)", "403 Forbidden", "AccessDenied"))
     assert "denies access" in refusal(config_of(f"{bucket}/photos"))
 
@@ -147,7 +147,7 @@ def test_parquet_by_glob(bucket: str, s3: S3Server) -> None:
     wanted = [key for _, key, _ in images_of(listing.entries)]
     with pickle.loads(pickle.dumps(source)).open() as reader, ThreadPoolExecutor(4) as pool:  # noqa: S301
         assert list(pool.map(reader.fetch, wanted)) == [b"%d" % row for row in range(20)] * 3
-    assert read_labels(config, source).of("part-2.parquet/7") == "x"
+    assert source.read_labels(config).of("part-2.parquet/7") == "x"
     assert source.identity == f"parquet:{bucket}/data/*.parquet"
 
 
@@ -173,7 +173,7 @@ def test_tars_in_a_list(bucket: str, s3: S3Server) -> None:
     with source.open() as reader:
         assert [reader.fetch(key) for key in wanted * 2] == [b"1", b"2", b"3"] * 2
     assert len(s3.asked("^GET .*a.tar")) == 1  # copied once
-    assert read_labels(config, source).of("a.tar/one.jpg") == "dog"
+    assert source.read_labels(config).of("a.tar/one.jpg") == "dog"
 
 
 def test_labels_and_their_names_from_the_store(photos: Store, bucket: str) -> None:
@@ -186,9 +186,9 @@ def test_labels_and_their_names_from_the_store(photos: Store, bucket: str) -> No
     config = config_of(
         photos.root, labels=f"{bucket}/labels.csv", label_names=f"{bucket}/names.yaml"
     )
-    assert read_labels(config, open_source(config)).of("a/1.jpg") == "dog"
+    assert open_source(config).read_labels(config).of("a/1.jpg") == "dog"
     config = config_of(photos.root, labels=f"{bucket}/labels.parquet")
-    assert read_labels(config, open_source(config)).of("b/2.png") == "gatto"
+    assert open_source(config).read_labels(config).of("b/2.png") == "gatto"
     for settings in (
         {"labels": f"s3://k:{SECRET}@bucket/a.csv"},
         {"label_names": f"s3://k:{SECRET}@bucket/a.yaml"},
@@ -196,5 +196,5 @@ def test_labels_and_their_names_from_the_store(photos: Store, bucket: str) -> No
     ):
         config = config_of(photos.root, **settings)
         with pytest.raises(RefusedError) as caught:
-            read_labels(config, open_source(config))
+            open_source(config).read_labels(config)
         assert SECRET not in str(caught.value)

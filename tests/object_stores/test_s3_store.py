@@ -135,7 +135,7 @@ def test_trouble_is_one_line_without_secrets(
     code: str,
     says: str,
 ) -> None:
-    monkeypatch.setattr("cnnvis_ray.storage.places.ATTEMPTS", 1)
+    monkeypatch.setattr("cnnvis_ray.storage.addresses.ATTEMPTS", 1)
     store = Store(f"{store.root}/{code}")
     s3.faults.append(Fault("^(GET|PUT|DELETE)", status, code))
     for act in (
@@ -154,7 +154,7 @@ def test_trouble_is_one_line_without_secrets(
 def test_a_store_that_stays_busy_is_told(
     store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnnvis_ray.storage.places.ATTEMPTS", 2)
+    monkeypatch.setattr("cnnvis_ray.storage.addresses.ATTEMPTS", 2)
     s3.faults.append(Fault("^PUT", "503 Service Unavailable", "SlowDown"))
     with pytest.raises(StoreError, match="the store answers SlowDown; what is committed stays"):
         store.write("a", b"")
@@ -190,7 +190,7 @@ def test_a_bucket_that_is_not_there(s3: S3Server) -> None:
 
 def test_a_server_that_is_gone(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("cnnvis_ray.storage.places.ATTEMPTS", 2)
+    monkeypatch.setattr("cnnvis_ray.storage.addresses.ATTEMPTS", 2)
     store = Store("s3://gone/run")
     with pytest.raises(StoreError, match=r"cannot be reached; check AWS_ENDPOINT_URL") as caught:
         store.write("a", b"")
@@ -202,7 +202,7 @@ def test_no_credentials(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path:
         monkeypatch.delenv(name)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
-    monkeypatch.setattr("cnnvis_ray.storage.places.ATTEMPTS", 3)
+    monkeypatch.setattr("cnnvis_ray.storage.addresses.ATTEMPTS", 3)
     with pytest.raises(StoreError, match="no credentials; set AWS_ACCESS_KEY_ID"):
         Store("s3://bucket/run").write("a", b"")
 

@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.network.loading.files import read_weights
+from cnnvis_ray.network.loading.weights import read_weights
 from cnnvis_ray.storage import Store
 from tests.object_stores.conftest import SECRET
 from tests.object_stores.server import Fault, S3Server

@@ -10,9 +10,15 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.pictures import grid_places, grid_shape, scatter_places
-from cnnvis_ray.pictures.assignment import MOST_AT_ONCE, cells_of, exchange, halve
-from cnnvis_ray.pictures.layouts import cell_boxes, unit_square
+from cnnvis_ray.pictures import grid_places, grid_quality, grid_shape, scatter_places
+from cnnvis_ray.pictures.layouts import (
+    MOST_AT_ONCE,
+    cell_boxes,
+    cells_of,
+    exchange,
+    halve,
+    unit_square,
+)
 
 Array = npt.NDArray[np.floating]
 
@@ -99,6 +105,16 @@ def test_a_map_that_is_a_grid_comes_out_as_it_was(count: int) -> None:
     for scale in (1.0, 1 / (side - 1)):  # in [0, 1] as well, where RasterFairy scrambled
         positions = np.stack([column * scale, row * -scale], axis=1)
         np.testing.assert_array_equal(grid_places(positions, side, side), row * side + column)
+
+
+def test_a_grids_quality_stands_beside_its_control() -> None:
+    positions = islands(3000)
+    columns, rows = grid_shape(3000, 4000, 2800)
+    cells = grid_places(positions, columns, rows)
+    kept, shuffled = grid_quality(positions, cells, columns)
+    assert kept == pytest.approx(kept_neighbours(positions, cells, columns), abs=0.01)
+    assert kept > 0.85 and shuffled < 0.03
+    assert grid_quality(positions[:1], cells[:1], 1) == (1, 1)
 
 
 def test_the_same_map_gives_the_same_grid() -> None:

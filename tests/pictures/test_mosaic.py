@@ -1,5 +1,6 @@
 """Mosaics: every image in sight, nothing cut, frames and legend as the labels say."""
 
+from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,15 @@ from sklearn.datasets import load_digits
 
 from cnnvis_ray.config import Mosaic
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.pictures import class_colours, draw_grid, draw_scatter
+from cnnvis_ray.pictures import (
+    LAYOUTS,
+    check_layouts,
+    choose_images,
+    class_colours,
+    colour_groups,
+    draw_grid,
+    draw_scatter,
+)
 from cnnvis_ray.pictures.footer import fill_lines, lay_out, legend_entries
 from cnnvis_ray.pictures.lettering import font, width_of
 
@@ -80,6 +89,72 @@ def test_thumbnails_are_streamed() -> None:
     assert held == list(range(30))
     with pytest.raises(ValueError, match="longer"):
         draw_grid([block((0, 0, 0))], np.zeros((2, 2)), [None] * 2, SMALL)
+
+
+def test_a_canvas_that_cannot_hold_all_shows_density_and_one_image_of_each_cell() -> None:
+    count = 2000
+    generator = np.random.default_rng(0)
+    positions = np.concatenate(
+        [generator.normal(-3, 0.1, size=(1900, 2)), generator.uniform(-4, 4, size=(100, 2))]
+    )
+    read: list[int] = []
+
+    def thumbnails(chosen: npt.NDArray[np.int64]) -> Iterator[bytes]:
+        read.extend(chosen.tolist())
+        return (block((200, 0, 0)) for _ in chosen)
+
+    mosaic = Mosaic(width=320, height=240, tile=20)
+    picture = draw_scatter(thumbnails, positions, [None] * count, mosaic)
+    assert picture.size == (320, 240)
+    assert 40 < len(read) < 120 and read == sorted(set(read))
+    drawing = np.asarray(picture)
+    red = (drawing == (200, 0, 0)).all(axis=-1)
+    assert red.sum() >= 8 * 8 * len(read)
+    grey = (drawing == drawing[..., :1]).all(axis=-1) & (drawing[..., 0] < 250)
+    assert drawing[grey].min() < 140 and len(np.unique(drawing[grey])) > 3  # several densities
+    streamed = draw_scatter([block((200, 0, 0))] * count, positions, [None] * count, mosaic)
+    assert streamed.tobytes() == picture.tobytes()
+    with pytest.raises(ValueError, match="longer"):
+        draw_scatter([block((200, 0, 0))] * 1999, positions, [None] * count, mosaic)
+
+
+def test_ten_thousand_equal_positions_show_one_image() -> None:
+    picture = draw_scatter(
+        lambda chosen: [block((200, 0, 0))] * len(chosen),
+        np.zeros((10_000, 2)),
+        [None] * 10_000,
+        Mosaic(width=320, height=240),
+    )
+    assert 0 < count_pixels(picture, (200, 0, 0)) <= 20 * 20
+
+
+def test_images_are_coloured_by_super_classes_or_by_nothing() -> None:
+    labels: list[str | None] = ["cat", "dog", "oak", "rock", None]
+    by_kind = Mosaic(colour={"cat": "animal", "dog": "animal", "oak": "plant"})
+    assert colour_groups(labels, by_kind) == ["animal", "animal", "plant", None, None]
+    assert colour_groups(labels, Mosaic(colour="none")) == [None] * 5
+    assert colour_groups(labels, Mosaic(frame="none")) == [None] * 5
+    assert colour_groups(labels, Mosaic()) == labels
+
+
+def test_a_layout_is_one_entry_of_a_dict(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_layouts(["grid", "scatter"])
+    with pytest.raises(RefusedError, match="'gird' is not a layout; did you mean grid\\?"):
+        check_layouts(["gird"])
+    monkeypatch.setitem(LAYOUTS, "gird", draw_grid)
+    check_layouts(["gird"])
+
+
+def test_images_are_chosen_by_label() -> None:
+    labels = ["a"] * 900 + ["b"] * 90 + ["c"] * 9 + ["d"]
+    chosen = choose_images(labels, Mosaic(max_images=100), seed=0)
+    counts = Counter(labels[index] for index in chosen)
+    assert counts["a"] in range(87, 91) and counts["b"] in range(8, 11)
+    assert counts["c"] >= 1 and counts["d"] == 1 and len(set(chosen.tolist())) == 100
+    assert len(choose_images(labels, Mosaic(), seed=0)) == 1000
+    other = choose_images(labels, Mosaic(max_images=100), seed=1)
+    assert set(other.tolist()) != set(chosen.tolist())
+    assert len(choose_images(labels, Mosaic(max_images=2), seed=0)) == 2
 
 
 def test_aspect_is_kept() -> None:

@@ -1,7 +1,8 @@
-"""PCA: every way equals scikit-learn, in any grouping of the blocks."""
+"""PCA: every solver equals scikit-learn, in any grouping of the blocks."""
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import subspace_angles
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
@@ -17,27 +19,32 @@ from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.reduction import (
     Block,
     PcaOptions,
+    as_scikit_learn,
     fit_pca,
     gather,
     in_turn,
     pca_from_bytes,
     pca_to_bytes,
     project,
+    project_block,
 )
-from cnnvis_ray.reduction.blocks import Result
-from cnnvis_ray.reduction.memory import available_bytes, container_bytes
-from cnnvis_ray.reduction.moments import merge, scatter_of, spread_of
-from cnnvis_ray.reduction.ways import Way, choose_way
+from cnnvis_ray.reduction import solvers as solvers_module
+from cnnvis_ray.reduction.blocks import Ids, Item, Result
+from cnnvis_ray.reduction.resources import available_bytes, container_bytes
+from cnnvis_ray.reduction.solvers import choose_solver, measure
 
 Array = npt.NDArray[np.floating]
 
 
-def hold(rows: Array) -> Array:
-    return rows
+def hold(ids: Ids, rows: Array) -> tuple[Ids, Array]:
+    return ids, rows
 
 
 def cut(features: Array, num_blocks: int) -> list[Block]:
-    return [partial(hold, rows) for rows in np.array_split(features, num_blocks)]
+    """Cut features into blocks; the image in row r has the id 1000 - r."""
+    ids = np.array_split(1000 - np.arange(len(features)), num_blocks)
+    parts = np.array_split(features, num_blocks)
+    return [partial(hold, *pair) for pair in zip(ids, parts, strict=True)]
 
 
 def features_of(num_images: int, num_features: int) -> Array:
@@ -51,19 +58,14 @@ def features_of(num_images: int, num_features: int) -> Array:
     return (20 + signal + noise).astype(np.float32)
 
 
-SHAPES: dict[Way, tuple[int, int]] = {
-    "whole": (300, 60),
-    "inner": (60, 3000),
-    "scatter": (300, 60),
-    "subspace": (300, 900),
-}
+SHAPES = {"covariance": (300, 60), "gram": (60, 3000), "randomized": (300, 900)}
 
 
-@pytest.mark.parametrize("way", SHAPES)
-def test_every_way_equals_scikit_learn(way: Way) -> None:
-    features = features_of(*SHAPES[way])
+@pytest.mark.parametrize("solver", SHAPES)
+def test_every_solver_equals_scikit_learn(solver: str) -> None:
+    features = features_of(*SHAPES[solver])
     expected = PCA(10, svd_solver="full").fit(features.astype(np.float64))
-    found = fit_pca(cut(features, 7), features.shape, PcaOptions(10, way=way))
+    found = fit_pca(cut(features, 7), features.shape, PcaOptions(10, solver=solver))
     largest = expected.explained_variance_[0]
     np.testing.assert_allclose(
         found.explained_variance, expected.explained_variance_, atol=1e-5 * largest
@@ -80,22 +82,24 @@ def test_every_way_equals_scikit_learn(way: Way) -> None:
     )
 
 
-@pytest.mark.parametrize("way", ["scatter", "subspace"])
-def test_grouping_and_empty_shards_do_not_matter(way: Way) -> None:
+@pytest.mark.parametrize("solver", SHAPES)
+def test_grouping_and_empty_shards_do_not_matter(solver: str) -> None:
     features = features_of(200, 80)
-    empty = partial(hold, features[:0])
-    one = fit_pca(cut(features, 1), features.shape, PcaOptions(5, way=way))
-    many = fit_pca([empty, *cut(features, 17), empty], features.shape, PcaOptions(5, way=way))
+    empty = partial(hold, np.arange(0), features[:0])
+    one = fit_pca(cut(features, 1), features.shape, PcaOptions(5, solver=solver))
+    many = fit_pca(
+        [empty, *cut(features, 17), empty], features.shape, PcaOptions(5, solver=solver)
+    )
     np.testing.assert_allclose(one.explained_variance, many.explained_variance, rtol=1e-5)
     np.testing.assert_allclose(one.components, many.components, atol=1e-4)
 
 
-@pytest.mark.parametrize("way", SHAPES)
-def test_fewer_directions_than_asked_for(way: Way) -> None:
+@pytest.mark.parametrize("solver", SHAPES)
+def test_fewer_directions_than_asked_for(solver: str) -> None:
     generator = np.random.default_rng(5)
     features = generator.normal(size=(80, 3)) @ generator.normal(size=(3, 90))
     expected = PCA(3, svd_solver="full").fit(features)
-    found = fit_pca(cut(features, 4), features.shape, PcaOptions(12, way=way))
+    found = fit_pca(cut(features, 4), features.shape, PcaOptions(12, solver=solver))
     np.testing.assert_allclose(
         found.explained_variance[:3], expected.explained_variance_, rtol=1e-5
     )
@@ -110,13 +114,14 @@ def test_moments_merge_in_any_order(sizes: list[int], random: Random) -> None:
     generator = np.random.default_rng(sum(sizes))
     pieces = [generator.normal(3, 2, size=(size, 4)) for size in sizes]
     whole = np.concatenate(pieces)
-    for measure in (scatter_of, spread_of):
-        expected = measure(partial(hold, whole))
-        shuffled = random.sample(pieces, len(pieces))
-        found = reduce(merge, (measure(partial(hold, piece)) for piece in shuffled))
+    for full in (True, False):
+        expected = measure([partial(hold, np.arange(len(whole)), whole)], 4, full)
+        found = measure([], 4, full)
+        for piece in random.sample(pieces, len(pieces)):
+            found.add(measure([partial(hold, np.arange(len(piece)), piece)], 4, full))
         assert found.count == expected.count
         np.testing.assert_allclose(found.mean, expected.mean, atol=1e-12)
-        np.testing.assert_allclose(found.scatter, expected.scatter, atol=1e-12)
+        np.testing.assert_allclose(np.triu(found.scatter), np.triu(expected.scatter), atol=1e-11)
 
 
 def test_half_precision_shards_are_read() -> None:
@@ -129,15 +134,33 @@ def test_half_precision_shards_are_read() -> None:
 def test_map_blocks_gets_every_block_each_pass() -> None:
     features, calls = features_of(100, 30), []
 
-    def count(function: Callable[[Block], Result], blocks: Sequence[Block]) -> Iterator[Result]:
-        calls.append(len(blocks))
-        return in_turn(function, blocks)
+    def count(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        calls.append(len(items))
+        return in_turn(function, items)
 
-    fit_pca(cut(features, 4), features.shape, PcaOptions(3, way="scatter"), count)
+    fit_pca(cut(features, 4), features.shape, PcaOptions(3, solver="covariance"), count)
     assert calls == [4]
-    found = fit_pca(cut(features, 4), features.shape, PcaOptions(3, way="subspace"), count)
-    assert calls[1:] == [4] * (len(calls) - 1)
-    assert f"in {len(calls) - 1} passes" in found.notes[-1]
+    calls.clear()
+    found = fit_pca(cut(features, 4), features.shape, PcaOptions(3, solver="randomized"), count)
+    words = found.notes[-1].split()
+    powers = int(words[words.index("power") - 1])
+    assert 2 <= powers <= 4
+    assert calls[: powers + 2] == [4] * (powers + 2)  # the mean, the range, the iterations
+
+
+def test_what_travels_is_picklable_and_small() -> None:
+    features = features_of(64, 3000)
+
+    def send(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        for item in items:
+            task = pickle.dumps((function, item))
+            work, argument = pickle.loads(task)  # noqa: S301  our own
+            yield pickle.loads(pickle.dumps(work(argument)))  # noqa: S301
+
+    for solver in SHAPES:
+        found = fit_pca(cut(features, 4), features.shape, PcaOptions(5, solver=solver), send)
+        here = fit_pca(cut(features, 4), features.shape, PcaOptions(5, solver=solver))
+        np.testing.assert_array_equal(found.components, here.components)
 
 
 def test_more_components_than_there_are_adapts() -> None:
@@ -151,33 +174,103 @@ def test_more_components_than_there_are_adapts() -> None:
     assert few.components.shape == (5, 8)
 
 
-@pytest.mark.parametrize("way", SHAPES)
-def test_constant_features_have_no_variance_and_no_nan(way: Way) -> None:
+@pytest.mark.parametrize("solver", SHAPES)
+def test_constant_features_have_no_variance_and_no_nan(solver: str) -> None:
     features = np.full((30, 40), 7, dtype=np.float32)
-    found = fit_pca(cut(features, 3), features.shape, PcaOptions(5, way=way))
+    found = fit_pca(cut(features, 3), features.shape, PcaOptions(5, solver=solver))
     np.testing.assert_allclose(found.explained_variance, 0, atol=1e-12)
     assert not found.explained_variance_ratio.any()
     for whiten in (False, True):
         np.testing.assert_allclose(project(found, features, whiten), 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", SHAPES)
-def test_values_that_are_not_finite_are_refused(way: Way) -> None:
+@pytest.mark.parametrize("solver", SHAPES)
+def test_images_with_values_that_are_not_finite_are_left_out_and_named(solver: str) -> None:
+    features = features_of(80, 90)
+    broken = features.copy()
+    broken[13, 2], broken[50, 0] = np.nan, np.inf
+    found = fit_pca(cut(broken, 3), broken.shape, PcaOptions(5, solver=solver))
+    assert found.left_out == (1000 - 50, 1000 - 13)
+    assert found.num_images == 78
+    assert found.notes[-1] == "2 images hold NaN or infinity and are left out"
+    expected = PCA(5, svd_solver="full").fit(np.delete(features, [13, 50], axis=0))
+    np.testing.assert_allclose(
+        found.explained_variance,
+        expected.explained_variance_,
+        atol=1e-4 * expected.explained_variance_[0],
+    )
+    ids, points = project_block(cut(broken, 3)[0], found)
+    assert len(ids) == len(points) == 26 and 1000 - 13 not in ids
+    rows = gather(cut(broken, 3), 90)
+    assert rows.left_out.tolist() == [1000 - 13, 1000 - 50]
+    np.testing.assert_array_equal(rows.features, np.delete(features, [13, 50], axis=0))
+
+
+@pytest.mark.parametrize("solver", SHAPES)
+def test_a_shard_of_another_width_is_refused(solver: str) -> None:
     features = features_of(40, 20)
-    features[13, 2] = np.nan
-    with pytest.raises(RefusedError, match="NaN or infinity in 1 of 20 images"):
-        fit_pca(cut(features, 2), features.shape, PcaOptions(5, way=way))
+    blocks = [*cut(features[:20], 1), *cut(features[20:, :19], 1)]
+    with pytest.raises(RefusedError, match="of 19 values where others hold 20; extract the layer"):
+        fit_pca(blocks, features.shape, PcaOptions(5, solver=solver))
+
+
+def test_one_good_image_is_refused() -> None:
+    features = np.full((3, 4), np.nan, np.float32)
+    features[1] = 0
+    for solver in SHAPES:
+        with pytest.raises(RefusedError, match="there are 1 and 2 with NaN or infinity"):
+            fit_pca(cut(features, 2), (3, 4), PcaOptions(2, solver=solver))
+
+
+def test_an_unknown_solver_is_refused_with_near_ones() -> None:
+    with pytest.raises(RefusedError, match=r"no PCA solver 'gramm'; did you mean: gram\?"):
+        fit_pca(cut(features_of(10, 5), 1), (10, 5), PcaOptions(2, solver="gramm"))
+
+
+def test_the_randomized_solver_states_its_residual() -> None:
+    features = features_of(3000, 400)
+    found = fit_pca(cut(features, 12), features.shape, PcaOptions(5, solver="randomized"))
+    words = found.notes[-1].split()
+    assert "residual" in words and words[-2:] == ["3000", "images"]
+    assert 0.999 < float(words[words.index("residual") + 2]) < 1.01
+    exact = PCA(5, svd_solver="full").fit(features)
+    left = 1 - found.explained_variance_ratio.sum()
+    assert left <= 1.01 * (1 - exact.explained_variance_ratio_.sum())
+
+
+def test_subspaces_are_under_an_angle_of_a_thousandth() -> None:
+    features = features_of(2000, 700).astype(np.float16)
+    expected = PCA(20, svd_solver="full").fit(features.astype(np.float64)).components_
+    for solver in ("covariance", "gram"):
+        found = fit_pca(cut(features, 9), features.shape, PcaOptions(20, solver=solver))
+        assert subspace_angles(expected.T, found.components.T).max() < 1e-3
+
+
+def test_it_loads_as_scikit_learn() -> None:
+    features = features_of(200, 30)
+    archive = pca_to_bytes(fit_pca(cut(features, 3), features.shape, PcaOptions(6)))
+    for whiten in (False, True):
+        ours = as_scikit_learn(pca_from_bytes(archive), whiten)
+        theirs = PCA(6, whiten=whiten, svd_solver="full").fit(features)
+        np.testing.assert_allclose(
+            np.abs(ours.transform(features)), np.abs(theirs.transform(features)), atol=2e-2
+        )
+        for name in ("singular_values_", "noise_variance_", "explained_variance_"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-3)
+        np.testing.assert_allclose(
+            ours.inverse_transform(ours.transform(features)),
+            theirs.inverse_transform(theirs.transform(features)),
+            atol=1e-2,
+        )
 
 
 def test_one_image_is_refused_and_a_wrong_count_is_found() -> None:
     features = features_of(10, 5)
     with pytest.raises(RefusedError, match="at least 2 images, there are 1"):
         fit_pca(cut(features[:1], 1), (1, 5), PcaOptions(2))
-    for way in ("scatter", "subspace"):
+    for solver in SHAPES:
         with pytest.raises(ValueError, match="hold 10 images, expected 11"):
-            fit_pca(cut(features, 2), (11, 5), PcaOptions(2, way=way))
-    with pytest.raises(ValueError, match="hold 10 images, expected 11"):
-        gather(cut(features, 2), (11, 5), np.float32)
+            fit_pca(cut(features, 2), (11, 5), PcaOptions(2, solver=solver))
 
 
 def test_whitened_coordinates_have_variance_one() -> None:
@@ -196,14 +289,26 @@ def test_components_survive_the_archive() -> None:
     assert pca_to_bytes(again) == pca_to_bytes(found)
 
 
-def test_the_way_follows_from_shape_and_budget() -> None:
-    gibibyte = PcaOptions(budget_bytes=2**30)
-    assert choose_way((1_797, 512), gibibyte) == "whole"
-    assert choose_way((200, 802_816), gibibyte) == "inner"
-    assert choose_way((600_000, 512), gibibyte) == "scatter"
-    assert choose_way((600_000, 25_088), gibibyte) == "subspace"
-    assert choose_way((4_000, 4_096), PcaOptions(budget_bytes=2**20)) == "scatter"
+def test_the_solver_follows_from_the_shape() -> None:
+    assert choose_solver((1_797, 512)) == "covariance"
+    assert choose_solver((200, 802_816)) == "gram"
+    assert choose_solver((2_000, 802_816)) == "gram"
+    assert choose_solver((100_000, 4_096)) == "covariance"
+    assert choose_solver((9_000, 8_192)) == "covariance"
+    assert choose_solver((600_000, 25_088)) == "randomized"
     assert available_bytes() > 2**20
+
+
+def test_small_groups_and_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tall, wide = features_of(300, 50), features_of(40, 900)
+    whole = [fit_pca(cut(each, 10), each.shape, PcaOptions(5)) for each in (tall, wide)]
+    monkeypatch.setattr(solvers_module, "COLUMNS", 16)
+    monkeypatch.setattr(solvers_module, "GRAM_COLUMNS", 100)
+    monkeypatch.setattr(solvers_module, "BLOCK_BYTES", 900 * 5)
+    pieces = [fit_pca(cut(each, 10), each.shape, PcaOptions(5)) for each in (tall, wide)]
+    for one, other in zip(whole, pieces, strict=True):
+        np.testing.assert_allclose(one.explained_variance, other.explained_variance, rtol=1e-5)
+        np.testing.assert_allclose(one.components, other.components, atol=1e-4)
 
 
 def test_a_containers_limit_counts(tmp_path: Path) -> None:
@@ -218,6 +323,6 @@ def test_a_containers_limit_counts(tmp_path: Path) -> None:
 
 def test_first_digit_direction_is_the_one_that_scikit_learn_finds() -> None:
     pixels = load_digits().data
-    found = fit_pca(cut(pixels, 8), pixels.shape, PcaOptions(20, way="scatter"))
+    found = fit_pca(cut(pixels, 8), pixels.shape, PcaOptions(20, solver="covariance"))
     expected = PCA(20, svd_solver="full").fit(pixels)
     np.testing.assert_allclose(found.components, expected.components_, atol=1e-5)

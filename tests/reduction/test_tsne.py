@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,18 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from cnnvis_ray.config import Reduce
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.reduction import Embedding, embed, judge_map
-from cnnvis_ray.reduction.neighbours import Metric, approximate, nearest
+from cnnvis_ray.reduction import (
+    Embedding,
+    LargeRecipe,
+    affinity_neighbours,
+    embed,
+    judge_map,
+    label_agreement,
+    label_chance,
+    nearest,
+)
+from cnnvis_ray.reduction import tsne as tsne_module
+from cnnvis_ray.reduction.neighbours import Metric
 from cnnvis_ray.reduction.tsne import fit_perplexity, principal_plane, scale_start
 
 Array = npt.NDArray[np.floating]
@@ -54,11 +65,14 @@ def digits_map() -> tuple[Array, list[str], Embedding]:
 
 def test_digits_form_ten_clusters(digits_map: tuple[Array, list[str], Embedding]) -> None:
     points, labels, found = digits_map
-    quality = judge_map(points, found.positions, labels)
-    assert quality.label_agreement is not None and quality.label_agreement > 0.95
-    assert quality.label_chance == pytest.approx(0.1, abs=0.01)
-    assert quality.trustworthiness > 0.97
-    assert quality.knn_preservation > 0.45
+    quality = {
+        name: value or 0 for name, value in judge_map(points, found.positions).figures.items()
+    }
+    agreement = label_agreement(found.positions, labels)
+    assert agreement is not None and agreement > 0.95
+    assert label_chance(labels) == pytest.approx(0.1, abs=0.01)
+    assert quality["trustworthiness"] > 0.97
+    assert quality["knn_preservation"] > 0.45
 
 
 def test_an_earlier_map_is_kept_as_the_start(
@@ -90,7 +104,7 @@ import hashlib, numpy as np
 from cnnvis_ray.config import Reduce
 from cnnvis_ray.reduction import PcaOptions, embed, fit_pca, project
 points = np.random.default_rng(0).integers(0, 3, (1500, 40)).astype(np.float32)
-pca = fit_pca([lambda: points], points.shape, PcaOptions(10))
+pca = fit_pca([lambda: (np.arange(1500), points)], points.shape, PcaOptions(10))
 for shown in (points, project(pca, points)):  # whole numbers have many equal distances
     found = embed(shown, Reduce(iterations=6), 0)
     print(hashlib.sha256(found.positions.tobytes()).hexdigest())
@@ -170,27 +184,79 @@ def test_the_start_is_shrunk_and_parted() -> None:
     assert scale_start(np.zeros((4, 2)), seed=0).std() == pytest.approx(1e-4, rel=0.7)
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
-def test_neighbours_exclude_the_point_itself(metric: Metric) -> None:
-    generator = np.random.default_rng(0)
-    points = generator.normal(size=(60, 5)).astype(np.float32)
-    points[:10] = points[0]  # ten equal ones hide one another
-    indices, distances = nearest(points, 12, metric, seed=0)
-    assert indices.shape == distances.shape == (60, 12)
-    for row, near in enumerate(indices[10:], start=10):
-        assert row not in near and len(set(near.tolist())) == 12
-    assert (distances[:10, :9] < 1e-6).all()
-    assert (np.diff(distances, axis=1) >= 0).all()
+def test_neighbours_found_before_make_the_same_map() -> None:
+    points, _ = clusters(200)
+    config = Reduce(iterations=60)
+    found = nearest(points, affinity_neighbours(config, 200))
+    once = embed(points, config, 0, neighbours=found)
+    np.testing.assert_array_equal(once.positions, embed(points, config, 0).positions)
 
 
-def test_approximate_neighbours_are_mostly_the_true_ones_and_repeatable() -> None:
-    points, _ = clusters(600)
-    points[:100] = points[0]
-    true, _ = nearest(points, 10, "euclidean", seed=0)
-    found, distances = approximate(points, 10, "euclidean", seed=0)
-    shared = np.mean(
-        [len(set(a) & set(b)) / 10 for a, b in zip(true[100:], found[100:], strict=True)]
+def test_progress_is_reported_every_fifty_iterations() -> None:
+    points, _ = clusters(120)
+    seen: list[tuple[int, float]] = []
+    embed(points, Reduce(iterations=300), 0, progress=lambda *pair: seen.append(pair))
+    assert [iteration for iteration, _ in seen] == [50, 100, 150, 200, 250, 300]
+    assert seen[-1][1] < seen[2][1]  # after the exaggeration
+
+
+SMALL = LargeRecipe(
+    above=500, sample=100, sample_perplexity=20, early_iterations=100, late_iterations=400
+)
+
+
+def test_many_points_start_from_a_sample() -> None:
+    points, labels = clusters(800)
+    seen: list[int] = []
+    found = embed(
+        points,
+        Reduce(iterations=200, perplexity=10),
+        0,
+        labels=[str(label) for label in labels],
+        progress=lambda iteration, _: seen.append(iteration),
+        large=SMALL,
     )
-    assert shared > 0.9
-    np.testing.assert_array_equal(found, approximate(points, 10, "euclidean", seed=0)[0])
-    assert np.isfinite(distances).all()
+    assert accuracy(found.positions, labels) > 0.95
+    again = embed(
+        points,
+        Reduce(iterations=200, perplexity=10),
+        0,
+        labels=[str(label) for label in labels],
+        large=SMALL,
+    )
+    np.testing.assert_array_equal(found.positions, again.positions)
+    assert seen[:2] == [50, 100]
+
+
+def test_a_plateau_ends_the_last_phase() -> None:
+    points, _ = clusters(600)
+    for plateau, ends in ((0.5, 200), (0.0, 500)):
+        seen: list[int] = []
+        embed(
+            points,
+            Reduce(iterations=100, perplexity=10),
+            0,
+            progress=lambda iteration, _, seen=seen: seen.append(iteration),  # type: ignore[misc]
+            large=replace(SMALL, plateau=plateau),
+        )
+        assert seen[-1] == ends
+
+
+def test_a_long_map_ends_at_a_plateau(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, _ = clusters(150)
+    short: list[int] = []
+    embed(points, Reduce(), 0, progress=lambda iteration, _: short.append(iteration))
+    assert short[-1] == 750
+    monkeypatch.setattr(tsne_module, "LONG_MAP", 100)
+    long: list[int] = []
+    embed(points, Reduce(), 0, progress=lambda iteration, _: long.append(iteration))
+    assert 250 <= long[-1] < 750
+
+
+def test_a_start_keeps_many_points_where_they_were() -> None:
+    points, _ = clusters(600)
+    config = Reduce(perplexity=10, iterations=200)
+    turned = embed(points, config, 0).positions * np.array([1, -1], dtype=np.float32)
+    large = replace(SMALL, early_iterations=50, late_iterations=100)
+    found = embed(points, config, 0, start=turned, large=large)
+    assert likeness(found.positions, turned) > 0.9

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnvis_ray.cluster import Outcome, Seat, Session
-from cnnvis_ray.cluster.placement import Offer
+from cnnvis_ray.cluster import Offer, Outcome, Session, Slot
 from cnnvis_ray.config import Config, load_config
 from cnnvis_ray.errors import CnnvisError
 from cnnvis_ray.ledger import Run, open_run
@@ -53,12 +52,12 @@ def configured(tmp_path: Path) -> Callable[..., Config]:
 
 def work_here(
     tasks: Iterable[object],
-    make_worker: Callable[[object, Seat], Callable[[object], object]],
+    make_worker: Callable[[object, Slot], Callable[[object], object]],
     setup: object,
     *rest: object,
 ) -> Iterator[Outcome[object, object]]:
     """Do tasks in this process, as an actor would: starting one costs seconds of imports."""
-    worker = make_worker(setup, Seat("cpu", 1))
+    worker = make_worker(setup, Slot("cpu", 1))
     for task in tasks:
         try:
             yield Outcome(task, worker(task))
@@ -66,16 +65,21 @@ def work_here(
             yield Outcome(task, None, str(failure))
 
 
+def without_ray(patch: pytest.MonkeyPatch) -> None:
+    """Let this process be the cluster: one node of four CPUs, and the worker here."""
+    patch.setattr(Session, "offers", lambda session: [Offer(4, 0)])
+    patch.setattr(Session, "num_nodes", 1)
+    patch.setattr("cnnvis_ray.stages.units.work", work_here)
+
+
 @pytest.fixture
 def run(configured: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Run a verb without Ray, the worker in this process, and open the run."""
-    monkeypatch.setattr(Session, "offers", lambda session: [Offer(4, 0)])
-    for stage in ("extract", "maximize", "explain"):
-        monkeypatch.setattr(f"cnnvis_ray.stages.{stage}.work", work_here)
+    without_ray(monkeypatch)
 
-    def go(*sets: str, verb: str = "run", replace: Sequence[str] = ()) -> Run:
+    def go(*sets: str, verb: str = "run", replace: Sequence[str] = (), keep: bool = True) -> Run:
         config = configured(*sets)
-        run_verb(verb, config, replace)
+        run_verb(verb, config, replace, keep)
         return open_run(config.run_dir)
 
     return go

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnvis_ray import ledger
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.ledger import Run
 from cnnvis_ray.maximization.catalogue import name_channels
 from cnnvis_ray.stages.job import open_job
+from cnnvis_ray.stages.maximize import decide
 from tests.stages.conftest import write_photos
 
 Go = Callable[..., Run]
@@ -136,7 +136,7 @@ def test_refusals_before_ray(
     write_photos(tmp_path / "photos", 8)
     with pytest.raises(RefusedError, match=part):
         config = configured(SMALL, *sets)
-        open_job(config, (), ["maximize"])
+        decide(open_job(config, ("maximize",), ["maximize"]))
 
 
 def test_a_lost_unit_is_made_again(tmp_path: Path, run: Go) -> None:
@@ -144,7 +144,7 @@ def test_a_lost_unit_is_made_again(tmp_path: Path, run: Go) -> None:
     first = run(SMALL, "maximize.channels='0:16'", verb="maximize")
     before = pictures(first)
     (owner,) = first.passes("maximize")
-    (unit,) = ledger.done(first.store, owner)
+    (unit,) = first.ledger.done(owner)
     first.store.delete([f"passes/{owner.name}/done/{unit}.json"])
     again = run(SMALL, "maximize.channels='0:16'", verb="maximize")
     assert pictures(again) == before

@@ -93,7 +93,9 @@ def test_a_real_limit_on_the_size_of_files(store: Store) -> None:
         check=False,
     )
     assert (
-        done.stderr.strip().splitlines()[-1].startswith("cnnvis_ray.storage.troubles.StoreError")
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("cnnvis_ray.storage.store_errors.StoreError")
     )
     assert "no space left there" in done.stderr
     assert store.files("") == ["small"]

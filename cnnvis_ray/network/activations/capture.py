@@ -27,12 +27,12 @@ class _DeepestReachedError(Exception):
 def capture(
     module: nn.Module, layers: Sequence[Layer], observe: Observer, to_head: bool = False
 ) -> Iterator[Forward]:
-    """Register what is needed to observe layers, and take it off again.
+    """Register what is needed to observe layers, and remove it again.
 
     Args:
         module: in evaluation mode.
         layers: which to observe; of a layer that runs several times, the last call.
-        observe: told name and maps, shape ``[batch, channels, height, width]`` or
+        observe: called with name and maps, shape ``[batch, channels, height, width]`` or
             ``[batch, channels]``, once a layer and forward pass, in the order of completion.
         to_head: run to the end even where every layer is done.
 
@@ -104,7 +104,7 @@ class _Session:
 
 
 def activations(module: nn.Module, layers: Sequence[Layer], batch: Tensor) -> dict[str, Tensor]:
-    """Keep copies of the outputs of layers for one batch, safe against in-place operations.
+    """Return copies of the outputs of layers for one batch, safe against in-place operations.
 
     Returns:
         Maps by layer name, shapes as in `capture`.

@@ -1,4 +1,4 @@
-"""Responses: what each channel says of each image, for the channel statistics."""
+"""Responses: how strongly each image excites each channel, for the channel statistics."""
 
 import numpy as np
 import torch
@@ -10,9 +10,10 @@ PLACES_AT_ONCE = 4096  # measured: a part that stays in the cache while it is re
 
 @torch.inference_mode()
 def channel_responses(activation: Tensor) -> tuple[Tensor, Tensor]:
-    """Take `channel_means` and `channel_peaks` together, reading large maps from memory once.
+    """Compute `channel_means` and `channel_peaks` together, reading large maps from memory once.
 
-    Measured on VGG16 conv1_2, 32 images, one CPU thread: 59 ms, one after the other 126 ms.
+    Measured on maps of VGG16's conv2_2 (channels last, 8 images, one CPU thread): 7 ms, one after
+    the other 20 ms; of SqueezeNet's features.0 (32 images): 38 and 62 ms. Small maps gain nothing.
 
     Returns:
         Means and peaks, each float32, shape ``[batch, channels]``.
@@ -46,7 +47,7 @@ def channel_means(activation: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def channel_peaks(activation: Tensor) -> Tensor:
-    """Take every channel's largest value; shapes as in `channel_means`."""
+    """Return every channel's largest value; shapes as in `channel_means`."""
     return activation.amax((2, 3)).float() if activation.dim() == 4 else activation.float().clone()
 
 

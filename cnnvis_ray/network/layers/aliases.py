@@ -42,14 +42,14 @@ def find_aliases(module: nn.Module) -> dict[str, str]:
 
 
 def is_plain(features: nn.Sequential) -> bool:
-    """Tell a plain sequence of convolutions and poolings."""
+    """Whether this is a plain sequence of convolutions and poolings."""
     parts = list(features)
     pooled = any(isinstance(part, POOLS) for part in parts)
     return pooled and all(isinstance(part, PARTS) for part in parts)
 
 
 def single_convolutions(features: nn.Sequential) -> bool:
-    """Tell AlexNet: five convolutions in three blocks of 1, 1 and 3."""
+    """Whether this is AlexNet: five convolutions in three blocks of 1, 1 and 3."""
     kinds = "".join(
         "p" if isinstance(part, POOLS) else "c"
         for part in features
@@ -75,18 +75,18 @@ def feature_aliases(features: nn.Sequential) -> Iterator[tuple[str, str]]:
 
 
 def pool_names(block: int) -> tuple[str, str, str]:
-    """Name the pooling that ends a block."""
+    """Return the names of the pooling that ends a block."""
     return f"pool{block}", f"block{block}", f"block{block}_pool"
 
 
 def kind_of(part: nn.Module) -> str | None:
-    """Name what a part between poolings does; dropout has no name."""
+    """Return the alias of a part between poolings; dropout has none."""
     kinds = {nn.Conv2d: "conv", nn.BatchNorm2d: "bn", nn.ReLU: "relu"}
     return next((kind for known, kind in kinds.items() if isinstance(part, known)), None)
 
 
 def classifier_aliases(module: nn.Module, first: int) -> Iterator[tuple[str, str]]:
-    """Name the fully connected layers of ``classifier``."""
+    """Yield the fully connected layers of ``classifier``."""
     classifier = getattr(module, "classifier", None)
     if isinstance(classifier, nn.Sequential):
         layers = [p for p, part in classifier.named_children() if isinstance(part, nn.Linear)]

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from cnnvis_ray.errors import Refusals, RefusedError, near
 from cnnvis_ray.network.layers.aliases import find_aliases
-from cnnvis_ray.network.layers.fields import Field
+from cnnvis_ray.network.layers.receptive_fields import Field
 from cnnvis_ray.network.layers.trace import BATCH, Completion, trace_network
 from cnnvis_ray.network.loading.preprocess import Preprocess
+
+TITLES = ("layer", "aliases", "kind", "channels", "height x width", "sees pixels", "floats")
+RIGHT = {"channels", "height x width", "sees pixels", "floats", "calls"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Layer:
 
     @property
     def floats(self) -> int:
-        """Numbers that one image gives."""
+        """How many numbers the layer computes of one image."""
         return self.channels * (self.height or 1) * (self.width or 1)
 
     @property
@@ -54,7 +57,7 @@ class Layer:
         return (self.field.height.size, self.field.width.size) if self.field else None
 
     def crop(self, y: int, x: int, size: int) -> tuple[int, int, int, int]:
-        """Say which pixels of the fitted image the neurons at one place see.
+        """Find the pixels of the fitted image that the neurons at one place see.
 
         Args:
             y: row of the activation map.
@@ -71,7 +74,7 @@ class Layer:
         return left, top, right, bottom
 
     def maps(self, output: Tensor) -> Tensor:
-        """See the module's output with channels on axis 1, without a copy.
+        """View the module's output with channels on axis 1, without a copy.
 
         Returns:
             Shape ``[batch, channels, height, width]`` (tokens: width 1), or ``[batch, channels]``.
@@ -88,7 +91,7 @@ class LayerTable:
         network: its name, for messages.
         layers: those whose output is a batch of vectors, tokens or maps, by first completion.
         used: parameters and buffers in the order of their first use in a forward pass.
-        output: shape of the network's own output for one image; None where it is no tensor.
+        output: shape of the network's own output for one image; None where it is not a tensor.
     """
 
     network: str
@@ -118,10 +121,10 @@ class LayerTable:
         return [layer for layer in self.layers if layer.name in names]
 
     def match(self, pattern: str) -> set[str]:
-        """Find the names that one pattern means.
+        """Find the layers that one pattern means.
 
         Raises:
-            RefusedError: none does.
+            RefusedError: there is none.
         """
         if pattern == "all":
             return {layer.name for layer in self.leaves()}
@@ -136,11 +139,11 @@ class LayerTable:
         return found
 
     def refusal(self, pattern: str) -> str:
-        """Say that there is no such layer, and which come near."""
+        """Write that there is no such layer, and which names come near."""
         names = [name for layer in self.layers for name in (layer.name, *layer.aliases)]
         hints = near_layers(pattern, names)
         return (
-            f"no layer {pattern!r} in {self.network}; near: {', '.join(hints)}, ... "
+            f"no layer {pattern!r} in {self.network}; did you mean {', '.join(hints)}? "
             f"(cnnvis layers {self.network})"
         )
 
@@ -197,12 +200,12 @@ def trace_layers(module: nn.Module, preprocess: Preprocess, name: str = "network
 
 
 def is_layer(completion: Completion) -> bool:
-    """Tell whether an output is a batch of vectors, tokens or maps."""
+    """Whether an output is a batch of vectors, tokens or maps."""
     return completion.shape[:1] == (BATCH,) and 2 <= len(completion.shape) <= 4
 
 
 def layer_of(name: str, aliases: tuple[str, ...], kind: str, completion: Completion) -> Layer:
-    """Make the record of one layer."""
+    """Combine what the trace saw of one layer."""
     shape, track = completion.shape, completion.track
     axis = 2 if len(shape) == 3 else 1
     if track is not None and track.channels is not None and track.channels > 0:
@@ -221,3 +224,42 @@ def layer_of(name: str, aliases: tuple[str, ...], kind: str, completion: Complet
         calls=completion.calls,
         num_used=completion.num_used,
     )
+
+
+def format_table(table: LayerTable) -> str:
+    """Write the layers in execution order, one line each, as ``cnnvis layers NAME`` prints them.
+
+    ``sees pixels`` is the receptive field, height x width, or ``image`` for the whole image;
+    ``floats`` are the numbers computed of one image. ``calls`` appears where a layer runs several
+    times in one forward pass (its last call counts).
+    """
+    with_calls = any(layer.calls > 1 for layer in table.layers)
+    titles = (*TITLES, "calls") if with_calls else TITLES
+    rows = [titles, *(cells(layer)[: len(titles)] for layer in table.layers)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
+    return "\n".join(format_row(row, titles, widths) for row in rows)
+
+
+def cells(layer: Layer) -> tuple[str, ...]:
+    """Write the cells of one layer."""
+    size = f"{layer.height} x {layer.width}" if layer.height is not None else "-"
+    seen = layer.receptive_field
+    return (
+        layer.name,
+        " ".join(layer.aliases) or "-",
+        layer.kind,
+        str(layer.channels),
+        size,
+        f"{seen[0]:g} x {seen[1]:g}" if seen else "image",
+        f"{layer.floats:,}",
+        str(layer.calls) if layer.calls > 1 else "",
+    )
+
+
+def format_row(row: tuple[str, ...], titles: tuple[str, ...], widths: list[int]) -> str:
+    """Align one row: numbers right, words left."""
+    parts = [
+        cell.rjust(width) if title in RIGHT else cell.ljust(width)
+        for cell, title, width in zip(row, titles, widths, strict=True)
+    ]
+    return "  ".join(parts).rstrip()

@@ -16,11 +16,12 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.network.layers.rules import follow
-from cnnvis_ray.network.layers.tracks import INPUT, Operation, Track
+from cnnvis_ray.network.layers.operations import follow
+from cnnvis_ray.network.layers.receptive_fields import INPUT, Operation, Track
+from cnnvis_ray.network.loading.factories import USERS_FAILURES
 from cnnvis_ray.network.loading.preprocess import Preprocess
 
-FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, LookupError, ArithmeticError)
+FAILURES = USERS_FAILURES  # of a forward pass: a user's code may raise anything
 BATCH = 2  # tells the batch's dimension from one that only has size 1
 
 
@@ -48,7 +49,7 @@ class Trace:
     Attributes:
         completions: by module name, in the order of the first completion.
         used: names of parameters and buffers in the order of their first use.
-        output: shape of the network's own output, batch first; None where it is no tensor.
+        output: shape of the network's own output, batch first; None where it is not a tensor.
     """
 
     completions: dict[str, Completion]
@@ -89,7 +90,7 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         tracked: list[Tensor],
         outputs: list[Tensor],
     ) -> None:
-        """Give every output the track that follows; tensors are kept so that ids stay theirs."""
+        """Store the track of every output; tensors are kept so that ids stay theirs."""
         name = func.overloadpacket.__name__.rstrip("_")
         tracks = tuple(self.tracks[id(tensor)][1] for tensor in tracked)
         shapes = tuple(tuple(tensor.shape) for tensor in tracked)
@@ -98,7 +99,7 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             self.tracks[id(output)] = (output, follow(operation))
 
     def track_of(self, tensor: Tensor) -> Track | None:
-        """Say what is known of a tensor; None if it does not come from the image."""
+        """Return what is known of a tensor; None if it does not come from the image."""
         known = self.tracks.get(id(tensor))
         return known[1] if known else None
 
@@ -106,7 +107,7 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
 def bind(
     func: OpOverload[..., object], args: Sequence[object], kwargs: Mapping[str, object]
 ) -> dict[str, object]:
-    """Name the arguments of an operation and fill in its defaults."""
+    """Return an operation's arguments by name, defaults filled in."""
     bound: dict[str, object] = {}
     for position, argument in enumerate(func._schema.arguments):
         default = argument.default_value if argument.has_default_value() else None
@@ -125,9 +126,9 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 
 
 def tensor_of(output: object) -> Tensor | None:
-    """Take the tensor that a module's output stands for.
+    """Find the tensor in a module's output.
 
-    A segmentation network gives ``{"out": ...}``, others a record with ``logits`` or a tuple
+    A segmentation network returns ``{"out": ...}``, others a record with ``logits`` or a tuple
     whose first part is the answer; None where there is none of these.
     """
     if isinstance(output, Tensor):
@@ -159,9 +160,9 @@ def trace_network(module: nn.Module, preprocess: Preprocess) -> Trace:
         raise refusal(preprocess, failure) from failure
 
 
-def refusal(preprocess: Preprocess, failure: Exception) -> RefusedError:
-    """Say that the network does not run on its input."""
-    reason = " ".join(str(failure).split())[:300]
+def refusal(preprocess: Preprocess, failure: BaseException) -> RefusedError:
+    """Make the error of a network that does not run on its input."""
+    reason = " ".join(str(failure).split())[:300] or type(failure).__name__
     return RefusedError(
         f"the network does not take {preprocess.channels} channels of "
         f"{preprocess.crop} x {preprocess.crop} pixels: {reason}"
@@ -190,7 +191,7 @@ def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def stand_ins(module: nn.Module, device: str) -> dict[str, Tensor]:
-    """Give every parameter and buffer a stand-in of its shape; tied ones share it."""
+    """Make a stand-in of the shape of every parameter and buffer; tied ones share it."""
     own = stored_tensors(module)
     once = {id(tensor): tensor.to(device) for tensor in own.values()}
     return {name: once[id(tensor)] for name, tensor in own.items()}

@@ -2,24 +2,23 @@
 
 Two halves, so that the cheap uint8 form crosses threads and buses: `Preprocess.fit` on one PIL
 image (in the decoding threads), `Preprocess.normalize` on a batch (on the network's device).
-Both repeat torchvision's own PIL path exactly, which is how published weights were validated.
+Resizing and cropping are torchvision's own, which is how published weights were validated.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
 
 from cnnvis_ray.config import PreprocessValues
 from cnnvis_ray.errors import RefusedError
 
-INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+LONGEST_SIDES = 16  # a 2 x 65,000 image of 748 bytes would become 6 GB of pixels at 256 pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +29,9 @@ class Preprocess:
         resize: length of the shorter side after resizing, pixels.
         crop: side of the central square that the network sees, pixels.
         channels: 3 for RGB, 1 for grey (ITU-R 601 luma, as PIL converts).
-        mean: subtracted from values in [0, 1], one a channel.
-        std: divides what is left, one a channel.
-        interpolation: a key of `INTERPOLATIONS`.
+        mean: subtracted from values in [0, 1], one per channel.
+        std: divides the difference, one per channel.
+        interpolation: one of `INTERPOLATIONS`.
     """
 
     resize: int
@@ -42,16 +41,40 @@ class Preprocess:
     std: tuple[float, ...]
     interpolation: str = "bilinear"
 
+    def __str__(self) -> str:
+        colours = "grey" if self.channels == 1 else f"{self.channels} channels"
+        mean, std = (" ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+        return (
+            f"resize {self.resize}, crop {self.crop}, {self.interpolation}, {colours}, "
+            f"mean {mean}, std {std}"
+        )
+
     def fit(self, image: Image.Image) -> np.ndarray:
         """Resize and crop one RGB image.
 
         Returns:
             uint8 pixels, shape ``[crop, crop, channels]``; black where the image is too small.
         """
+        image = self.shorten(image)
         image = image.convert("L") if self.channels == 1 else image
-        image = resize_shorter_side(image, self.resize, INTERPOLATIONS[self.interpolation])
-        pixels = np.array(crop_center(image, self.crop), dtype=np.uint8)
+        resized = resize(image, [self.resize], InterpolationMode(self.interpolation))
+        pixels = np.array(center_crop(resized, [self.crop]), dtype=np.uint8)
         return pixels.reshape(self.crop, self.crop, self.channels)
+
+    def shorten(self, image: Image.Image) -> Image.Image:
+        """Cut the middle out of a very long image, so that resizing needs bounded memory.
+
+        An image whose longer side stays below 16 times the larger of ``resize`` and ``crop`` is
+        returned as it is. A longer one keeps that much of its middle, which is more than the crop
+        shows; rounded sizes may then move the crop by a pixel against torchvision's.
+        """
+        width, height = image.size
+        longest = LONGEST_SIDES * max(self.resize, self.crop) * min(width, height) // self.resize
+        if max(width, height) <= longest:
+            return image
+        longest += (max(width, height) - longest) % 2  # the same middle
+        left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+        return image.crop((left, top, min(width, left + longest), min(height, top + longest)))
 
     def normalize(self, batch: np.ndarray, device: str = "cpu") -> Tensor:
         """Turn fitted images into the network's input.
@@ -70,54 +93,19 @@ class Preprocess:
         return values.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
-def resize_shorter_side(
-    image: Image.Image, size: int, resampling: Image.Resampling
-) -> Image.Image:
-    """Scale an image so that its shorter side has ``size`` pixels; the longer one is cut down.
-
-    References:
-        torchvision.transforms.functional._compute_resized_output_size.
-    """
-    width, height = image.size
-    if width <= height:
-        new = (size, int(size * height / width))
-    else:
-        new = (int(size * width / height), size)
-    return image if new == image.size else image.resize(new, resampling)
-
-
-def crop_center(image: Image.Image, size: int) -> Image.Image:
-    """Cut the central square; a smaller image gets black borders, the odd pixel right and below.
-
-    References:
-        torchvision.transforms.functional.center_crop.
-    """
-    width, height = image.size
-    across, down = max(size - width, 0), max(size - height, 0)
-    if across or down:
-        borders = (across // 2, down // 2, (across + 1) // 2, (down + 1) // 2)
-        image = ImageOps.expand(image, borders, fill=0)
-        width, height = image.size
-    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
-    return image.crop((left, top, left + size, top + size))
-
-
 def from_values(values: PreprocessValues) -> Preprocess:
-    """Take a preprocess as the configuration, or the metadata of a weights file, states it.
+    """Convert a preprocess as the configuration, or the metadata of a weights file, writes it.
 
     Raises:
-        RefusedError: ``mean`` or ``std`` fit the number of channels in no way, or a std is not
-            above 0.
+        RefusedError: ``mean`` or ``std`` do not fit the number of channels.
     """
     mean = fit_channels("mean", values.mean, values.channels)
     std = fit_channels("std", values.std, values.channels)
-    if min(std) <= 0:
-        raise RefusedError(f"network.preprocess.std: given {list(std)}, all must be above 0")
     return Preprocess(values.resize, values.crop, values.channels, mean, std, values.interpolation)
 
 
 def fit_channels(key: str, given: list[float], channels: int) -> tuple[float, ...]:
-    """Spread one value over all channels, or take one a channel."""
+    """Repeat one value for all channels, or take one per channel."""
     if len(set(given)) == 1:
         return (float(given[0]),) * channels
     if len(given) != channels:

@@ -1,0 +1,212 @@
+"""One layer of a run from shards to files: neighbours, map and quality, as one task.
+
+The task reads the layer's shards block by block, so that features never pass the driver; it holds
+the projected points (``4 N K`` bytes) and what t-SNE needs (`map_bytes`).
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cnnvis_ray.config import Reduce
+from cnnvis_ray.ledger.reading import LABELS, read_features
+from cnnvis_ray.reduction.alignment import displacements
+from cnnvis_ray.reduction.blocks import BLOCK_BYTES, Block, Features, Ids, gather
+from cnnvis_ray.reduction.neighbours import Points, build_index, neighbours_table, search_index
+from cnnvis_ray.reduction.pca import pca_from_bytes, project_block
+from cnnvis_ray.reduction.quality import as_dict, compare_seeds, judge_map, trust_of
+from cnnvis_ray.reduction.tsne import affinity_neighbours, embed, principal_plane
+from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes, write_table
+
+log = logging.getLogger(__name__)
+
+NUM_KEPT = 12
+POSITIONS = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("x", pa.float32()),
+        ("y", pa.float32()),
+        ("trust", pa.float32()),  # share of the 10 nearest images that the map keeps
+        ("agreement", pa.float32()),  # share of the map's 10 nearest that a second seed keeps near
+        ("plane_x", pa.float32()),  # the first two principal components: the map's control
+        ("plane_y", pa.float32()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRequest:
+    """What the task of one layer is given.
+
+    Attributes:
+        shards: of features, in the order of units.
+        num_features: numbers per image.
+        pca: components as `pca_to_bytes` writes them; None where there is no PCA.
+        start: a table of positions that the map starts from, by path; None: the PCA plane.
+        with_map: whether the map is due, and not only the neighbours.
+    """
+
+    run_dir: str
+    layer: str
+    shards: tuple[str, ...]
+    num_features: int
+    config: Reduce
+    seed: int
+    pca: bytes | None
+    start: str | None
+    with_map: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFiles:
+    """What the task of one layer wrote.
+
+    Attributes:
+        map: positions, quality and components, in this order; empty where only neighbours were
+            due.
+        left_out: how many images have features that are not finite.
+    """
+
+    neighbours: tuple[ShardFile, ...]
+    map: tuple[ShardFile, ...]
+    left_out: int
+    notes: tuple[str, ...]
+
+
+def reduce_layer(request: LayerRequest) -> LayerFiles:
+    """Find neighbours, map and quality of one layer and write them."""
+    store, config, layer = Store(request.run_dir), request.config, request.layer
+    blocks = feature_blocks(store, request.shards)
+    if request.pca is None:
+        rows = gather(blocks, request.num_features)
+        ids, points, left_out = rows.ids, rows.features, len(rows.left_out)
+        notes: tuple[str, ...] = ()
+    else:
+        pca = pca_from_bytes(request.pca)
+        parts = [project_block(block, pca, config.whiten) for block in blocks]
+        ids = np.concatenate([part[0] for part in parts])
+        points = np.concatenate([part[1] for part in parts])
+        left_out, notes = len(pca.left_out), pca.notes
+    index = build_index(points, config.metric, request.seed)
+    count = max(NUM_KEPT, affinity_neighbours(config, len(points)))
+    found = search_index(index, points, count)
+    table = neighbours_table(ids, *found)
+    neighbours = (write_table(store, f"neighbours/{layer}/000000.parquet", table),)
+    if not request.with_map:
+        return LayerFiles(neighbours, (), left_out, notes)
+    start = read_start(store, request.start, ids)
+    labels = read_labels(store, ids)
+    placed = embed(
+        points, config, request.seed, start, found, labels, partial(log_progress, layer)
+    )
+    plane = points[:, :2] if request.pca else principal_plane(points, request.seed)
+    quality = judge_map(points, placed.positions, plane, config.metric, request.seed)
+    second = compare_seeds(points, placed.positions, config, request.seed)
+    moved = displacements(second.positions, placed.positions[second.sample])
+    figures = as_dict(
+        [quality],
+        kl_divergence=placed.kl_divergence,
+        neighbour_recall=index.recall,
+        seed_displacement=float(moved.mean()),
+        left_out=left_out,
+    )
+    columns = [
+        ids,
+        *placed.positions.astype(np.float32).T,
+        trust_of(found[0], placed.positions),
+        second.agreement,
+        *pad_plane(plane).T,
+    ]
+    arrays = [pa.array(c, field.type) for c, field in zip(columns, POSITIONS, strict=True)]
+    folder = f"reduction/{layer}"
+    written = [
+        write_table(store, f"{folder}/positions.parquet", pa.table(arrays, schema=POSITIONS)),
+        write_bytes(store, f"{folder}/quality.json", json.dumps(figures, indent=1).encode()),
+    ]
+    if request.pca is not None:
+        written.append(write_bytes(store, f"{folder}/pca.npz", request.pca))
+    return LayerFiles(neighbours, tuple(written), left_out, (*notes, *placed.notes))
+
+
+def feature_blocks(store: Store, shards: tuple[str, ...]) -> list[Block]:
+    """Return a reader per range of rows of at most `BLOCK_BYTES` as stored."""
+    blocks: list[Block] = []
+    for path in shards:
+        with store.open(path) as file:
+            parquet = pq.ParquetFile(file, pre_buffer=False)
+            kind = parquet.schema_arrow.field("feature").type
+            rows = parquet.metadata.num_rows
+            group = parquet.metadata.row_group(0).num_rows if parquet.num_row_groups else 1
+        row_bytes = max(1, kind.list_size * kind.value_type.bit_width // 8)
+        step = max(group, BLOCK_BYTES // row_bytes // group * group)
+        if rows <= step:
+            blocks.append(partial(read_features, store, path))
+        else:
+            blocks.extend(
+                partial(read_rows_of, store, path, first, min(first + step, rows), group)
+                for first in range(0, rows, step)
+            )
+    return blocks
+
+
+def read_rows_of(
+    store: Store, path: str, first: int, stop: int, group: int
+) -> tuple[Ids, Features]:
+    """Read some rows of a shard whose row groups all have ``group`` rows, but for the last."""
+    with store.open(path) as file:
+        groups = range(first // group, -(-stop // group))
+        table = pq.ParquetFile(file, pre_buffer=False).read_row_groups(list(groups))
+    width = table.schema.field("feature").type.list_size
+    values = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+    return table["image_id"].to_numpy(), values
+
+
+def pad_plane(plane: Points) -> np.ndarray:
+    """Return a plane with two columns, also where there is one component."""
+    padded = np.zeros((len(plane), 2), np.float32)
+    padded[:, : plane.shape[1]] = plane
+    return padded
+
+
+def read_start(store: Store, path: str | None, ids: Ids) -> np.ndarray | None:
+    """Read the positions that a map starts from; None where they are not of the same images."""
+    if path is None or not store.exists(path):
+        return None
+    table = read_table(store, path, ["image_id", "x", "y"])
+    if not np.array_equal(table["image_id"].to_numpy(), ids):
+        return None
+    return np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
+
+
+def read_labels(store: Store, ids: Ids) -> list[str | None] | None:
+    """Read the present labels of images, for a sample that is spread over them."""
+    if not store.exists(LABELS):
+        return None
+    table = read_table(store, LABELS)
+    known = table["image_id"].to_numpy()
+    order = np.searchsorted(known, ids)
+    if not len(known) or not np.array_equal(known[np.minimum(order, len(known) - 1)], ids):
+        return None
+    labels: list[str | None] = table["label"].take(pa.array(order)).to_pylist()
+    return labels
+
+
+def log_progress(layer: str, iteration: int, divergence: float) -> None:
+    """Log how far t-SNE is."""
+    log.info("reduce %s: t-SNE iteration %d, KL divergence %.4f", layer, iteration, divergence)
+
+
+def read_planes(store: Store, path: str) -> Iterator[np.ndarray]:
+    """Read the control planes of a map's positions, where it has them."""
+    names = ("plane_x", "plane_y")
+    with store.open(path) as file:
+        known = pq.ParquetFile(file, pre_buffer=False).schema_arrow.names
+    if set(names) <= set(known):
+        table = read_table(store, path, list(names))
+        yield np.stack([table[name].to_numpy() for name in names], axis=1)

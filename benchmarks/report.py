@@ -137,11 +137,15 @@ def measure(browser: Chromium, site: str) -> dict[str, float]:
     time.sleep(1)
     for zoom in (1, 2, 8):
         times = [
-            float(str(browser.run(
-                f"const v = app.view; v.view = {{x: 32768 + {turn * 40}, y: 32768, zoom: {zoom}}};"
-                "v.drawNow(); v.points.getContext('2d').getImageData(0, 0, 1, 1);"
-                "return v.milliseconds"
-            )))
+            float(
+                str(
+                    browser.run(
+                        f"const v = app.view; v.view = {{x: 32768 + {turn * 40}, y: 32768, zoom: {zoom}}};"
+                        "v.drawNow(); v.points.getContext('2d').getImageData(0, 0, 1, 1);"
+                        "return v.milliseconds"
+                    )
+                )
+            )
             for turn in range(REPEATS)
         ]
         found[f"frame ms, zoom {zoom}"] = middle(times)

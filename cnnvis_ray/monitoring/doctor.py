@@ -225,7 +225,7 @@ def count_votes(neighbours: Indices, codes: Indices, rows: Indices, num_classes:
         voter = np.where(near >= 0, codes[near], -1)
         heard = np.flatnonzero(voter >= 0)
         votes[heard, voter[heard]] += 1 / (rank + 2)
-    return votes / np.maximum(votes.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(votes / np.maximum(votes.sum(axis=1, keepdims=True), 1e-12))
 
 
 def inject_errors(
@@ -261,7 +261,7 @@ def learn_chances(
     wrong_share = float(np.clip(odds * (1 - pure) / pure, SMALLEST_WRONG_SHARE, 0.5))
     rising = IsotonicRegression(y_min=0, y_max=1 - 1e-6, out_of_bounds="clip")
     share = rising.fit(scores, truth.astype(np.float64)).predict(wanted)
-    return np.minimum(1, wrong_share * share / (1 - share) / odds)
+    return np.asarray(np.minimum(1, wrong_share * share / (1 - share) / odds))
 
 
 def rate_scores(scores: Scores, truth: npt.NDArray[np.bool_]) -> LabelCalibration:

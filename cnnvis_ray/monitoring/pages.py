@@ -241,7 +241,7 @@ def draw_trends(
         axes.set_ylim(bottom=min(0.0, *(v for v in series if v is not None)))
         axes.grid(alpha=0.3)
     axes.set_xticks(range(len(nights)), nights, rotation=45, ha="right", fontsize=8)
-    canvas.draw()
+    canvas.draw()  # type: ignore[no-untyped-call]
     return Image.frombuffer(
         "RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1
     ).convert("RGB")

@@ -159,8 +159,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 def test_standardized_shift_and_distance_by_hand() -> None:
     values = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
-    night, rest = np.ones((3, 5), np.float32) / 5, np.ones((3, 5), np.float32) / 5
-    layer = drift.calibrate_layer(values, night, rest)
+    even = np.full((3, 5), 0.2, np.float32)
+    layer = drift.calibrate_layer(values, even, even)
     figures = drift.measure(layer, np.array([[4.0], [4.0]]))
     assert figures[drift.SHIFT, 0] == pytest.approx(2 / np.sqrt(2))
     assert figures[drift.DISTANCE, 0] == pytest.approx(0.8)  # 4 of 5 lie below the last quintile

@@ -213,7 +213,7 @@ def measure_doctor(shared: Path, cache: Path, size: Size) -> None:
 
 
 def find_copies(clean: Photos, copies: Photos, edit: str) -> None:
-    """Print recall of copies at 1 % and 0.1 % of photos wrongly flagged, and as the doctor cuts."""
+    """Print recall of copies at 1 % and 0.1 % of photos wrongly flagged, and as listed."""
     features = [photos.features[LAYERS[-1]] for photos in (clean, copies)]
     directions = duplicates.standardize(np.concatenate(features))
     near = duplicates.nearest_rows(directions)
@@ -253,8 +253,8 @@ def find_strangers(digits: Array, clean: Photos) -> None:
     ahead = (scores[len(digits) :, None] > scores[None, : len(digits)]).mean()
     print(
         f"outliers: AUROC {ahead:.3f}, recall at 1 % of the digits wrongly flagged "
-        f"{(scores[len(digits) :] > limit).mean():.2f}; of {len(strangers)} photos among {len(digits)} digits {found.sum()} are listed, "
-        f"{(~found).sum()} digits beside them"
+        f"{(scores[len(digits) :] > limit).mean():.2f}; listed: {found.sum()} of "
+        f"{len(strangers)} photos and {(~found).sum()} of {len(digits)} digits"
     )
     nines = np.array([name == "9" for name in load_digits()[1]])
     usual = placement.find_neighbours(digits[~nines], digits[~nines], 6).distances[:, 5]

@@ -4,8 +4,9 @@ A night is compared with nights of the same size drawn from the reference. Three
 channel: how far its mean lies from the reference's (`SHIFT`), how far its histogram does
 (`DISTANCE`: the largest distance of the cumulative histograms at the reference's quintiles), and
 how far the mean of its residual does (`OWN_SHIFT`: what the layer's other channels do not explain,
-see `residuals`). A layer's figure is the logarithm of the mean over the five channels that moved most,
-centred and scaled by its distribution over the drawn nights; the largest of the three is the layer's score.
+see `residuals`). A layer's figure is the logarithm of the mean over the five channels that moved
+most, centred and scaled by its distribution over the drawn nights; the largest of the three is the
+layer's score.
 The threshold is one for all channels, layers and figures: what the highest score of all layers
 exceeds in a share of half the `false_alarm_rate` of the drawn nights (see `DRAWN_SHARE`).
 
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_matrix
 
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.monitoring.residuals import SMALLEST_SCALE, Residuals, bound, fit_residuals
@@ -40,6 +42,7 @@ NUM_NIGHTS = 1_000
 # Drawn nights hold the reference's own images, a new night others, whose tails reach further.
 # Measured on photos, of 320 unchanged nights 10 lay above what 1 % of the drawn ones exceed.
 DRAWN_SHARE = 0.5
+SPARSE_SHARE = 16  # nights of less than a sixteenth of the reference are summed sparsely
 QUANTILES = (0.2, 0.4, 0.6, 0.8)
 # Simulated faults: measured on photos at half resolution, 30 % brighter or blurred, the ten most
 # moved channels of the layer that tells it best move by 1.0 to 2.2 standard deviations.
@@ -282,11 +285,11 @@ def calibrate(
         seed: of the drawn nights; they hold the same images in every layer.
     """
     num_reference = len(next(iter(reference.values())))
-    night, rest = draw_nights(num_reference, num_images, seed)
+    draws = draw_nights(num_reference, num_images, seed)
     layers: dict[str, LayerReference] = {}
     highest = np.full(NUM_NIGHTS, -np.inf)
     for name, values in reference.items():
-        layer = calibrate_layer(values, night, rest)
+        layer = calibrate_layer(values, draws)
         if not layer.is_constant:
             layers[name] = layer
             highest = np.maximum(highest, score(layer, layer.drawn))
@@ -298,34 +301,48 @@ def calibrate(
     )
 
 
-def draw_nights(
-    num_reference: int, num_images: int, seed: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Draw nights from the reference, each with what it is compared with.
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Nights drawn from the reference: what each image counts in each night's difference.
+
+    Attributes:
+        weights: ``night image``, sparse where a night is a small part of the reference.
+        rest: subtracted from every weight, 0 for nights drawn with replacement.
+    """
+
+    weights: Array | csr_matrix
+    rest: float
+
+    def differences(self, values: Array) -> Array:
+        """Return each night's mean minus that of what it is compared with, ``night channel``."""
+        whole = self.weights @ values - self.rest * values.sum(axis=0, dtype=np.float64)
+        return np.asarray(whole, dtype=np.float32)
+
+
+def draw_nights(num_reference: int, num_images: int, seed: int) -> Draws:
+    """Draw nights from the reference.
 
     A night is drawn without replacement and compared with all other images, which is unbiased;
-    one larger than half the reference is drawn with replacement, and a reference beside it.
-
-    Returns:
-        Weights that sum to 1 in each row, of the night and of what it is compared with, both
-        ``night image`` and divided so that their difference has the variance of a real night's.
+    one larger than half the reference is drawn with replacement, and a reference beside it. The
+    differences are scaled to the variance of a real night's from the reference.
     """
     rng = np.random.default_rng(seed)
-    shape = (NUM_NIGHTS, num_reference)
     if 2 * num_images > num_reference:
         even = np.full(num_reference, 1 / num_reference)
         night = rng.multinomial(num_images, even, NUM_NIGHTS) / num_images
         rest = rng.multinomial(num_reference, even, NUM_NIGHTS) / num_reference
-        return night.astype(np.float32), rest.astype(np.float32)
-    chosen = np.zeros(shape, np.float32)
-    for row in chosen:
-        row[rng.choice(num_reference, num_images, replace=False)] = 1
+        return Draws((night - rest).astype(np.float32), 0.0)
     others = num_reference - num_images
     wide = np.sqrt((1 / num_images + 1 / num_reference) / (1 / num_images + 1 / others))
-    return chosen * np.float32(wide / num_images), (1 - chosen) * np.float32(wide / others)
+    rows = [rng.choice(num_reference, num_images, replace=False) for _ in range(NUM_NIGHTS)]
+    counts = np.full(NUM_NIGHTS * num_images, wide * (1 / num_images + 1 / others), np.float32)
+    starts = np.arange(NUM_NIGHTS + 1) * num_images
+    weights = csr_matrix((counts, np.concatenate(rows), starts), (NUM_NIGHTS, num_reference))
+    dense = num_images * SPARSE_SHARE > num_reference
+    return Draws(weights.toarray() if dense else weights, float(wide / others))
 
 
-def calibrate_layer(values: Values, night: Array, rest: Array) -> LayerReference:
+def calibrate_layer(values: Values, draws: Draws) -> LayerReference:
     """Standardize a layer and measure the drawn nights."""
     mean = values.mean(axis=0, dtype=np.float64)
     deviation = values.std(axis=0, dtype=np.float64)
@@ -334,16 +351,15 @@ def calibrate_layer(values: Values, night: Array, rest: Array) -> LayerReference
     scale = np.maximum(np.where(varying, deviation, 0.0), SMALLEST_SCALE * usual)
     whole = standardize(values, mean, scale)
     edges = np.quantile(whole, QUANTILES, axis=0).astype(np.float32)
-    weights = np.asarray(night - rest, dtype=np.float32)
-    means = weights @ whole
+    means = draws.differences(whole)
     distances = np.zeros_like(means)
     below = np.empty_like(edges)
     for number, edge in enumerate(edges):
         inside = (whole <= edge).astype(np.float32)
         below[number] = inside.mean(axis=0)
-        np.maximum(distances, np.abs(weights @ inside), out=distances)
+        np.maximum(distances, np.abs(draws.differences(inside)), out=distances)
     fitted = fit_residuals(values)
-    own = np.zeros_like(means) if fitted is None else weights @ fitted[1]
+    own = np.zeros_like(means) if fitted is None else draws.differences(fitted[1])
     drawn = np.stack([means, distances, own]).astype(np.float32)
     scores = summarize(drawn)
     return LayerReference(

@@ -242,9 +242,9 @@ def draw_trends(
         axes.grid(alpha=0.3)
     axes.set_xticks(range(len(nights)), nights, rotation=45, ha="right", fontsize=8)
     canvas.draw()  # type: ignore[no-untyped-call]
-    return Image.frombuffer(
-        "RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1
-    ).convert("RGB")
+    pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    size = canvas.get_width_height()
+    return Image.frombuffer("RGBA", size, pixels, "raw", "RGBA", 0, 1).convert("RGB")
 
 
 def describe_figure(name: str) -> str:

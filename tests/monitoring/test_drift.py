@@ -160,18 +160,20 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_standardized_shift_and_distance_by_hand() -> None:
     values = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
     even = np.full((3, 5), 0.2, np.float32)
-    layer = drift.calibrate_layer(values, even, even)
+    layer = drift.calibrate_layer(values, drift.Draws(even - even, 0.0))
     figures = drift.measure(layer, np.array([[4.0], [4.0]]))
     assert figures[drift.SHIFT, 0] == pytest.approx(2 / np.sqrt(2))
     assert figures[drift.DISTANCE, 0] == pytest.approx(0.8)  # 4 of 5 lie below the last quintile
 
 
-def test_drawn_nights_have_the_variance_of_real_ones() -> None:
-    night, rest = drift.draw_nights(200, 50, 0)
-    assert np.allclose((night - rest).sum(axis=1), 0, atol=1e-5)
-    values = np.random.default_rng(0).normal(size=200).astype(np.float32)
-    expected = values.std() ** 2 * (1 / 50 + 1 / 200)
-    assert ((night - rest) @ values).var() == pytest.approx(expected, rel=0.15)
+@pytest.mark.parametrize("count", [8, 50, 150])  # sparse, dense, with replacement
+def test_drawn_nights_have_the_variance_of_real_ones(count: int) -> None:
+    draws = drift.draw_nights(200, count, 0)
+    ones = np.ones((200, 1), np.float32)
+    assert np.allclose(draws.differences(ones), 0, atol=1e-4)
+    values = np.random.default_rng(0).normal(size=(200, 1)).astype(np.float32)
+    expected = values.var() * (1 / count + 1 / 200)
+    assert draws.differences(values).var() == pytest.approx(expected, rel=0.15)
 
 
 def test_what_the_other_channels_do_not_explain_stands_out() -> None:

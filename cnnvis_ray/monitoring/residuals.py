@@ -3,8 +3,8 @@
 Photos differ in contrast and content, which moves many channels together and hides a small fault.
 So values are compressed, since activations have heavy tails, and whitened: each channel keeps
 what is its own (ZCA, Bell and Sejnowski 1997, doi:10.1016/S0042-6989(97)00121-1). Measured on
-photos, 20 of 100 at half resolution: found at features.5 of SqueezeNet in 83 % of nights at 1 %
-false alarms of the layer, by means of raw activations in 26 to 38 %.
+photos, 20 of 100 at half resolution: found at features.5 of SqueezeNet in 78 % of nights at 1 %
+false alarms of the layer (`benchmarks/drift.py`), by means of raw activations in 26 to 38 %.
 
 The whitening is cross-fitted: an image is whitened by what was learned from the other folds,
 a new image by one fold's matrix in turn. Otherwise the reference would lie nearer to its own
@@ -21,8 +21,8 @@ Array = npt.NDArray[np.float32]
 Channels = npt.NDArray[np.int64] | slice
 
 NUM_FOLDS = 3
-# Added to the eigenvalues of the correlations. Measured with 450 photos: 0.3 finds half resolution
-# in 83 %, brightness alike; with the full inverse (partial correlations) 42 to 82 %.
+# Added to the eigenvalues of the correlations. Measured with 450 photos: with 0.3 half resolution is
+# found in 83 %; with the full inverse covariance (partial correlations) in 42 to 82 %.
 RIDGE = 0.3
 STEEPNESS = 10.0  # a tenth of a channel's mean is where compression sets in
 # The reference shows the tails of a channel as far as its own images reach; one image of a night
@@ -31,7 +31,7 @@ FURTHEST = 4.0
 SMALLEST_SCALE = (
     0.25  # of the median deviation in a layer; rarely excited channels have hardly any
 )
-MOST_CHANNELS = 2_048  # an eigendecomposition takes 4 s there, and eight times that at twice it
+MOST_CHANNELS = 2_048  # an eigendecomposition costs the third power
 
 
 @dataclass(frozen=True, slots=True)

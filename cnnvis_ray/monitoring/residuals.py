@@ -21,8 +21,8 @@ Array = npt.NDArray[np.float32]
 Channels = npt.NDArray[np.int64] | slice
 
 NUM_FOLDS = 3
-# Added to the eigenvalues of the correlations. Measured with 450 photos: with 0.3 half resolution is
-# found in 83 %; with the full inverse covariance (partial correlations) in 42 to 82 %.
+# Added to the eigenvalues of the correlations. Measured with 450 photos: half resolution is found
+# in 83 %; with the full inverse covariance (partial correlations) in 42 to 82 %.
 RIDGE = 0.3
 STEEPNESS = 10.0  # a tenth of a channel's mean is where compression sets in
 # The reference shows the tails of a channel as far as its own images reach; one image of a night

@@ -109,7 +109,9 @@ def add_stage(
 ) -> None:
     """Describe a verb that computes."""
     stage = verbs.add_parser(verb, help=text, description=text)
-    stage.add_argument("run_dir", nargs="?", help="a run, whose configuration is used")
+    stage.add_argument(
+        "run_dir", nargs="?", help="a run, whose configuration is used, or a folder of images"
+    )
     stage.add_argument("--config", help="a YAML file; see cnnvis init")
     add_settings(stage)
     add_replace(stage)
@@ -132,6 +134,9 @@ def add_readers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     status = verbs.add_parser("status", help="how far a run is, also while it is written")
     status.add_argument("run_dir", help="a run directory")
     status.set_defaults(act=do_status)
+    show = verbs.add_parser("show", help="where to look in a run; opens its report on a terminal")
+    show.add_argument("run_dir", help="a run directory")
+    show.set_defaults(act=do_show)
 
 
 def add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -216,6 +221,19 @@ def do_status(parsed: argparse.Namespace) -> None:
     from cnnvis_ray.stages.status import status
 
     print("\n".join(status(parsed.run_dir)))
+
+
+def do_show(parsed: argparse.Namespace) -> None:
+    """Print where to look and open the report."""
+    import webbrowser
+    from pathlib import Path
+
+    from cnnvis_ray.stages.status import show
+
+    print("\n".join(show(parsed.run_dir)))
+    page = Path(parsed.run_dir) / "report" / "index.html"
+    if page.exists() and sys.stdout.isatty():
+        webbrowser.open(page.absolute().as_uri())
 
 
 def do_compare(parsed: argparse.Namespace) -> None:

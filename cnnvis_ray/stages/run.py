@@ -18,20 +18,11 @@ from cnnvis_ray.ledger import Value
 from cnnvis_ray.stages import VERBS
 from cnnvis_ray.stages.job import Job, open_job
 from cnnvis_ray.stages.node_checks import check_nodes
-from cnnvis_ray.stages.summary import Summary
+from cnnvis_ray.stages.summary import FOLDERS, Summary
 from cnnvis_ray.stages.units import Units
 from cnnvis_ray.storage import Store
 
 log = logging.getLogger(__name__)
-
-FOLDERS = {
-    "mosaics": "mosaic",
-    "maps": "embedding",
-    "features": "features",
-    "channels": "channels",
-    "pictures": "maximization",
-    "explained": "explanation",
-}
 
 
 class Work(Protocol):
@@ -145,7 +136,7 @@ def last_screen(job: Job, summary: Summary) -> list[str]:
         if isinstance(quality, dict):
             lines.append(f"{layer}: {', '.join(describe_figures(quality))}")
     for what, folder in FOLDERS.items():
-        if job.store.names(folder):
+        if job.store.exists(folder):
             lines.append(f"{what:9} {job.store.root}/{folder}")
     lines.append(f"{'summary':9} {job.store.root}/summary.json")
     return lines

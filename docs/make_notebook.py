@@ -41,7 +41,7 @@ def execute(cells: list[dict[str, object]]) -> None:
         if cell["cell_type"] == "code":
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
-                exec(compile(str(cell["source"]), "notebook", "exec"), names)  # noqa: S102
+                exec(compile(str(cell["source"]), "notebook", "exec"), names)
             cell["outputs"] = [*stream(printed.getvalue()), *pictures(names)]
 
 

@@ -66,8 +66,12 @@ FILES: tuple[tuple[str, str, str], ...] = (
     ("neighbours/LAYER/UNIT.TOKEN.parquet", "the nearest images of each image", "NEIGHBOURS"),
     ("mosaic/LAYER-scatter.png, LAYER-grid.png", "all images, by position and on a grid", ""),
     ("report/index.html", "the explorer", ""),
+    ("audit/duplicates.parquet", "pairs of images that are nearly equal", "DUPLICATES"),
+    ("audit/labels.parquet", "labels that probe and neighbours contradict", "SUSPECTS"),
+    ("audit/outliers.parquet", "images far from all others", "OUTLIERS"),
     ("compare/NAME/cka.parquet", "linear CKA between layers", "CKA"),
 )
+INTERNAL = {"SORTED"}  # of files that no finished run has
 # Columns whose name does not say enough, where the code has no comment beside them.
 MEANINGS = {
     "image_id": "unit * 2**24 + slot, never assigned twice",
@@ -148,6 +152,26 @@ MEANINGS = {
     "run": "name of the run",
     "other_run": "name of the run that it is compared with",
     "other_layer": "layer of that run",
+    "plane_y": "the second of them",
+    "neighbours": "image_id of the nearest images, nearest first, itself not among them",
+    "distances": "to the neighbours, in the space that t-SNE sees",
+    "SUSPECTS.score": "how strongly probe and neighbours contradict the label",
+    "OUTLIERS.score": "the distance in units of the typical one",
+    "DUPLICATES.score": "likeness of the two images",
+    "BROKEN_CLASSES.score": "how strong the finding is",
+    "BROKEN_CLASSES.images": "image_id of examples",
+    "probe_label": "the class that a linear probe predicts",
+    "neighbour_label": "the class of most neighbours",
+    "chance": "what the score would be by chance",
+    "distance": "to the fifth nearest image",
+    "kind": "what was found",
+    "other_label": "class of the other",
+    "other_image_id": "the other image",
+    "other_images": "image_id of the others",
+    "other_key": "key of the other",
+    "cosine": "of the two features",
+    "across_classes": "whether the two have different labels",
+    "leak": "whether one is in a training part and the other in a test part",
 }
 
 
@@ -239,10 +263,11 @@ def files() -> Iterator[str]:
     named = {name: path for path, _, name in FILES if name}
     for name, path in named.items():
         if name in found:
-            yield from columns(f"`{path}`", *found[name])
+            schema, source, _ = found[name]
+            yield from columns(f"`{path}`", schema, source, name)
     for name, (schema, source, module) in found.items():
-        if name not in named:
-            yield from columns(f"`{module}.{name}`", schema, source, module)
+        if name not in {*named, *INTERNAL}:
+            yield from columns(f"`{module}.{name}`", schema, source, name)
 
 
 def find_schemas() -> Iterator[tuple[str, tuple[pa.Schema, str, str]]]:
@@ -261,12 +286,13 @@ def find_schemas() -> Iterator[tuple[str, tuple[pa.Schema, str, str]]]:
     yield "features", (pa.schema([("image_id", pa.int64()), ("feature", feature)]), "", "")
 
 
-def columns(title: str, schema: pa.Schema, source: str, module: str) -> Iterator[str]:
+def columns(title: str, schema: pa.Schema, source: str, name: str) -> Iterator[str]:
     """Return a table of columns; what a column means is the comment beside it in the code."""
     yield f"### {title}\n\n| column | type | meaning |\n|---|---|---|"
     for field in schema:
         beside = re.search(rf'\("{field.name}",[^#\n]*# (.+)$', source, re.MULTILINE)
-        meaning = beside[1] if beside else MEANINGS.get(field.name, "")
+        own = MEANINGS.get(f"{name}.{field.name}", MEANINGS.get(field.name, ""))
+        meaning = beside[1] if beside else own
         yield row(f"`{field.name}`", f"`{kind(field.type)}`", meaning)
     yield ""
 

@@ -1,5 +1,6 @@
 """docs/reference.md is what the code says."""
 
+import json
 import runpy
 from collections.abc import Callable
 
@@ -33,6 +34,17 @@ def test_every_key_and_verb_is_there() -> None:
             assert (f"`{name}`" if key == name else f"`{name}.{key}`") in page
     for verb in ("run", "extract", "reduce", "mosaic", "maximize", "explain", "verify", "status"):
         assert f"### cnnvis {verb}\n" in page
+
+
+def test_the_notebook_has_the_page_s_snippets_executed() -> None:
+    make = runpy.run_path(str(ROOT / "docs" / "make_notebook.py"))
+    page = (ROOT / "docs/howto/notebook.md").read_text()
+    cells = json.loads((ROOT / "docs/howto/reading_a_run.ipynb").read_text())["cells"]
+    assert [cell["source"] for cell in cells] == [
+        cell["source"] for cell in make["make_cells"](page)
+    ], "run: python docs/make_notebook.py FOLDER"
+    shown = [output for cell in cells for output in cell.get("outputs", [])]
+    assert {output["output_type"] for output in shown} == {"stream", "display_data"}
 
 
 def test_the_comment_beside_a_column_is_its_meaning(

@@ -101,6 +101,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_photos(home / "photos", 24)
     small = ["images.limit=200", "maximize.steps=2", "reduce.iterations=250", *CLUSTER]
     do(home, "quickstart", *(part for each in small for part in ("--set", each)))
+    do(home, "explain", "runs/quickstart", "--set", "explain.images=4", "--keep")
     return home
 
 

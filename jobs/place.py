@@ -1,4 +1,4 @@
-"""A night on the frozen map: ray job submit ... -- python jobs/place.py RUN --source NEW --name NAME.
+"""A night on the frozen map: ray job submit ... python jobs/place.py RUN --source X --name Y.
 
 Takes the arguments of `cnnvis place`; the cluster is the job's own.
 """

@@ -47,7 +47,7 @@ def test_unbiased_cka_is_song_s_formula() -> None:
     other[:, 0] += 3 * one[:, 0]
 
     def hsic(x: np.ndarray, y: np.ndarray) -> float:
-        k, l = x @ x.T, y @ y.T
+        k, label = x @ x.T, y @ y.T
         np.fill_diagonal(k, 0)
         np.fill_diagonal(l, 0)
         n = len(k)

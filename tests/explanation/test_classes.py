@@ -47,12 +47,12 @@ def test_unbiased_cka_is_song_s_formula() -> None:
     other[:, 0] += 3 * one[:, 0]
 
     def hsic(x: np.ndarray, y: np.ndarray) -> float:
-        k, label = x @ x.T, y @ y.T
-        np.fill_diagonal(k, 0)
-        np.fill_diagonal(l, 0)
-        n = len(k)
-        whole = np.trace(k @ l) + k.sum() * l.sum() / ((n - 1) * (n - 2))
-        return float((whole - 2 / (n - 2) * (k @ l).sum()) / (n * (n - 3)))
+        gram, other_gram = x @ x.T, y @ y.T
+        np.fill_diagonal(gram, 0)
+        np.fill_diagonal(other_gram, 0)
+        n = len(gram)
+        whole = np.trace(gram @ other_gram) + gram.sum() * other_gram.sum() / ((n - 1) * (n - 2))
+        return float((whole - 2 / (n - 2) * (gram @ other_gram).sum()) / (n * (n - 3)))
 
     expected = hsic(one, other) / np.sqrt(hsic(one, one) * hsic(other, other))
     found = linear_cka(debias(gram(one)), debias(gram(other)))

@@ -185,7 +185,7 @@ def test_sizes_an_image(tmp_path: Path) -> None:
 
 
 def test_max_images_takes_evenly_by_label() -> None:
-    labels: list[str | None] = ["many"] * 90 + ["few"] * 3 + ["some"] * 20
+    labels: list[str | None] = [*(["many"] * 90), *(["few"] * 3), *(["some"] * 20)]
     kept = choose(labels, 30)
     assert Counter(labels[place] for place in kept) == {"few": 3, "some": 13, "many": 14}
     assert choose(labels, 500).tolist() == list(range(len(labels)))

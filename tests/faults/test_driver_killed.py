@@ -106,7 +106,6 @@ def test_fifty_kills_at_random(nodes: Cluster, tmp_path: Path) -> None:
                 break
         verify(str(tmp_path / name), False)
         assert everything(open_run(str(tmp_path / name))) == expected, name
-    print(f"{killed} kills over {attempt} runs")
 
 
 def everything(run: Run) -> dict[str, list[str]]:

@@ -151,8 +151,7 @@ def test_files_of_what_is_gone_are_deleted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lacking", ["labels", "predictions", "channels", "everything"])
 def test_a_run_may_lack_anything(tmp_path: Path, lacking: str) -> None:
     named = lacking not in ("labels", "everything")
-    classes: list[str | None] = list[str | None](HOSTILE) if named else [None]
-    run = MadeRun(tmp_path, classes)
+    run = MadeRun(tmp_path, HOSTILE if named else [None])
     run.add_images(2, predictions=lacking not in ("predictions", "everything"), rejects=False)
     if lacking != "everything":
         run.add_features("block1")
@@ -185,7 +184,7 @@ def test_sizes_an_image(tmp_path: Path) -> None:
 
 
 def test_max_images_takes_evenly_by_label() -> None:
-    labels: list[str | None] = [*(["many"] * 90), *(["few"] * 3), *(["some"] * 20)]
+    labels: list[str | None] = [*["many"] * 90, *["few"] * 3, *["some"] * 20]
     kept = choose(labels, 30)
     assert Counter(labels[place] for place in kept) == {"few": 3, "some": 13, "many": 14}
     assert choose(labels, 500).tolist() == list(range(len(labels)))

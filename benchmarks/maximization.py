@@ -4,6 +4,7 @@
     python benchmarks/maximization.py loop        the loop against bare forward and backward
     python benchmarks/maximization.py seed        the loop against the seed's, at equal steps
     python benchmarks/maximization.py transfer    class pictures read by another network
+    python benchmarks/maximization.py statuses    live, stuck and dead by network and layer
     python benchmarks/maximization.py gpu         VGG16's 13 convolutions, channels a second
 
 Weights come from ``CNNVIS_SHARED`` (default ../shared). ``speed`` makes ``.venv-lucent`` beside
@@ -21,17 +22,19 @@ import time
 import venv
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import load_file
 from timing import alternate, apart
 from torch import Tensor, nn
 
 from cnnvis_ray.config import Maximize
-from cnnvis_ray.maximization import Picture, Setting, maximize_channels
+from cnnvis_ray.maximization import Evidence, Picture, Setting, maximize_channels
 from cnnvis_ray.maximization.ascent import Slope, ascend
 from cnnvis_ray.maximization.batches import (
     Climber,
@@ -75,6 +78,19 @@ RECIPES: dict[str, dict[str, object]] = {
     "class (log odds), lucid's transforms": {"objective": "class", "transforms": "lucid"},
     "default: class": {"objective": "class"},
     "default, 256 steps": {"objective": "class", "steps": 256},
+}
+
+
+STATUS_LAYERS = {
+    "squeezenet1_1": ("features.0", "features.4", "features.9", "features.12"),
+    "mobilenet_v2": (
+        "features.1.conv.1",
+        "features.7.conv.1.0",
+        "features.14.conv.1.0",
+        "features.14.conv.3",
+        "features.18",
+    ),
+    "resnet50": ("conv1", "layer1.0.conv2", "layer2.3", "layer4.2.conv3", "layer4.2"),
 }
 
 
@@ -327,6 +343,50 @@ def read(reader: nn.Module, pictures: Sequence[Picture]) -> tuple[float, float, 
     )
 
 
+def statuses() -> None:
+    """Print status counts of 8 channels of some layers, before and after statuses had a test.
+
+    Before, a picture was live as soon as it was above its start. SqueezeNet has its weights and is
+    held against photos too, the others have random weights and none; 64 pixels, 64 steps.
+    """
+    photos = sorted((SHARED / "data" / "photos").rglob("*.jpg"))[::20][:100]
+    head("network", "layer", "live", "stuck", "dead", "above their start", "why not live")
+    for name, layers in STATUS_LAYERS.items():
+        torch.manual_seed(0)
+        trained = name == "squeezenet1_1"
+        module = load(name) if trained else frozen(getattr(torchvision.models, name)())
+        for layer_name in layers:
+            layer = find(module, layer_name)
+            run = (
+                replace(setting(), evidence=evidence_of(module, layer, photos))
+                if trained
+                else setting()
+            )
+            spread = max(1, layer.channels // 8)
+            channels = range(0, layer.channels, spread)[:8]
+            made = maximize_channels(module, layer, channels, Maximize(size=64, steps=64), run)
+            found = [picture.status for picture in made]
+            rose = sum(picture.activation > picture.start_activation for picture in made)
+            counts = [found.count(status) for status in ("live", "stuck", "dead")]
+            notes = {part.split(",")[0] for one in made for part in one.note.split("; ") if part}
+            row(name, layer_name, *counts, rose, "; ".join(sorted(notes)))
+
+
+@torch.no_grad()
+def evidence_of(module: nn.Module, layer: Layer, photos: Sequence[Path]) -> Evidence:
+    """Measure what some photos reach in a layer."""
+    preprocess = Preprocess(256, 224, 3, MEAN, STD)
+    means, peaks = [], []
+    for path in photos:
+        with Image.open(path) as image:
+            pixels = np.asarray(preprocess.fit(image.convert("RGB")))[None]
+        with cut_after(module, layer) as cut:
+            maps = cut(preprocess.normalize(pixels, "cpu")).flatten(2)
+        means.append(maps.mean(2)[0].numpy())
+        peaks.append(maps.amax(2)[0].numpy())
+    return Evidence(np.max(means, 0), np.max(peaks, 0) > 0, lowest=np.min(means, 0))
+
+
 def gpu(batch: int) -> None:
     """Print channels a second for all convolutions of VGG16, random weights, 128 px, 128 steps."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -352,7 +412,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["speed", "loop", "seed", "transfer", "gpu"])
+    parser.add_argument("what", choices=["speed", "loop", "seed", "transfer", "statuses", "gpu"])
     parser.add_argument("--channels", type=int, default=4, help="speed: how many")
     parser.add_argument("--classes", type=int, default=50, help="transfer: how many")
     parser.add_argument("--recipes", nargs="*", default=[], choices=list(RECIPES), help="transfer")
@@ -365,6 +425,7 @@ def main(arguments: Sequence[str]) -> None:
         "loop": loop,
         "seed": seed,
         "transfer": lambda: transfer(given.classes, given.recipes, given.precision),
+        "statuses": statuses,
         "gpu": lambda: gpu(given.batch),
     }
     measurements[given.what]()

@@ -1,7 +1,7 @@
 """The report from 1,000 images on: seconds and bytes to write, and what a browser then takes.
 
-    python benchmarks/report.py --images 1000 100000 1000000
-    python benchmarks/report.py --small            # what CI runs: 1,000 images
+    PYTHONPATH=. python benchmarks/report.py --images 1000 100000 1000000
+    PYTHONPATH=. python benchmarks/report.py --small            # what CI runs: 1,000 images
 
 A run is made up: thumbnails are crops of the photos in CNNVIS_SHARED (noise without it), repeated;
 positions are 200 clusters. The browser is Chromium without a GPU, 1200 x 800 pixels, from disk.
@@ -137,11 +137,16 @@ def measure(browser: Chromium, site: str) -> dict[str, float]:
     time.sleep(1)
     for zoom in (1, 2, 8):
         times = [
-            float(str(browser.run(
-                f"const v = app.view; v.view = {{x: 32768 + {turn * 40}, y: 32768, zoom: {zoom}}};"
-                "v.drawNow(); v.points.getContext('2d').getImageData(0, 0, 1, 1);"
-                "return v.milliseconds"
-            )))
+            float(
+                str(
+                    browser.run(
+                        "const v = app.view; "
+                        f"v.view = {{x: 32768 + {turn * 40}, y: 32768, zoom: {zoom}}};"
+                        "v.drawNow(); v.points.getContext('2d').getImageData(0, 0, 1, 1);"
+                        "return v.milliseconds"
+                    )
+                )
+            )
             for turn in range(REPEATS)
         ]
         found[f"frame ms, zoom {zoom}"] = middle(times)
@@ -177,7 +182,8 @@ def main() -> None:
             found = {"write s": time.perf_counter() - started, "MB": written.bytes / 1e6}
             report = folder / "report"
             sizes = {
-                "map": [report / "data/map/layer.js", report / "data/columns.js"],
+                "map": [report / "data/map/layer.js"],
+                "two columns": [report / "data/columns.js"],
                 "64 px sheets": list((report / "sheets/images").iterdir()),
                 "128 px sheets": list((report / "sheets").glob("large/*")),
             }

@@ -1,8 +1,13 @@
 """Linear CKA: how alike two layers place the same images, whatever their widths.
 
+The plain estimate is biased upwards: between unrelated features it rises towards 1 where they are
+more than the images. The unbiased one is 0 there on average, so it may be slightly negative.
+
 References:
     Kornblith et al. 2019, Similarity of Neural Network Representations Revisited,
-    arXiv:1905.00414, equations 2 and 3.
+    arXiv:1905.00414, equations 2 and 3: the biased estimate.
+    Song et al. 2012, Feature Selection via Dependence Maximization, JMLR 13, 1393-1434, equation
+    5; Nguyen, Raghu, Kornblith 2021, arXiv:2010.15327, equation 3: the unbiased one.
 """
 
 from collections.abc import Sequence
@@ -19,7 +24,8 @@ CKA = pa.schema(
         ("layer", pa.string()),
         ("other_run", pa.string()),
         ("other_layer", pa.string()),
-        ("cka", pa.float64()),  # null where the images do not differ in one of the layers
+        ("cka", pa.float64()),  # biased; null where the images do not differ in one of the layers
+        ("cka_unbiased", pa.float64()),  # may be below 0; null as above
         ("images", pa.int64()),
     ]
 )
@@ -46,19 +52,38 @@ def gram(features: NDArray[np.floating]) -> Gram:
     return np.asarray(products / norm if norm > 0 else products)
 
 
+def debias(gram: Gram) -> Gram:
+    """Return a Gram matrix without its diagonal, centred over what is left (U-centred), of norm 1.
+
+    The product of two such matrices is Song's unbiased estimate of HSIC but for a factor. An
+    earlier centring of `gram` does not change it.
+    """
+    count = len(gram)
+    off = gram - np.diag(np.diag(gram))
+    sums = off.sum(axis=0)
+    off -= (sums[:, None] + sums[None, :]) / (count - 2)
+    off += sums.sum() / ((count - 1) * (count - 2))
+    np.fill_diagonal(off, 0)
+    norm = float(np.linalg.norm(off))
+    return np.asarray(off / norm if norm > 1e-12 else np.zeros_like(off))
+
+
 def linear_cka(one: Gram, other: Gram) -> float | None:
     """Compare two layers by their `gram`: 1 the same but for rotation and scale, 0 unrelated.
+
+    With both matrices from `debias`, the unbiased estimate.
 
     Returns:
         None where the images do not differ in one of the layers.
     """
     if not one.any() or not other.any():
         return None
-    return float(np.clip((one * other).sum(), 0, 1))
+    return float(np.clip((one * other).sum(), -1, 1))
 
 
 def compare_layers(layers: Sequence[Compared]) -> pa.Table:
     """Compare every layer with every other: rows of `CKA`, by first layer, then by second."""
+    unbiased = [debias(layer.gram) for layer in layers]
     rows = [
         {
             "run": one.run,
@@ -66,9 +91,10 @@ def compare_layers(layers: Sequence[Compared]) -> pa.Table:
             "other_run": other.run,
             "other_layer": other.layer,
             "cka": linear_cka(one.gram, other.gram),
+            "cka_unbiased": linear_cka(unbiased[row], unbiased[column]),
             "images": len(one.gram),
         }
-        for one in layers
-        for other in layers
+        for row, one in enumerate(layers)
+        for column, other in enumerate(layers)
     ]
     return pa.Table.from_pylist(rows, schema=CKA)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from cnnvis_ray.channels.histograms import share_below
+from cnnvis_ray.channels.histograms import quantile, share_below
 from cnnvis_ray.channels.tables import histogram_from
 from cnnvis_ray.config.maximization import Maximize
 from cnnvis_ray.maximization.objectives import is_comparable, main_term
@@ -37,9 +37,9 @@ def join_pictures(
         recipe: that the pictures were made with.
 
     Returns:
-        The rows with ``percentile`` and ``best_image``, the largest mean activation of an image.
-        Both are null without images, and where `is_comparable` says no; ``best_image`` also
-        where the objective is minimized.
+        The rows with ``percentile`` and ``best_image``: the largest mean activation of an image,
+        or, where the objective is minimized, the smallest, within 4.4 %. Both are null without
+        images, and where `is_comparable` says no.
     """
     rows = pa.concat_tables(shards).sort_by([("channel", "ascending"), ("variant", "ascending")])
     percentile = np.full(rows.num_rows, np.nan)
@@ -48,8 +48,8 @@ def join_pictures(
         channel = rows["channel"].to_numpy()
         counts = histogram_from(statistics, "histogram")[channel]
         percentile = 100 * share_below(counts, rows["activation"].to_numpy())
-        if main_term(recipe)[1] > 0:
-            best = statistics["maximum"].to_numpy()[channel].astype(np.float64)
+        rises = main_term(recipe)[1] > 0
+        best = statistics["maximum"].to_numpy()[channel] if rises else quantile(counts, 0)
     for name, values in (("percentile", percentile), ("best_image", best)):
         column = pa.array(values.astype(np.float32), pa.float32(), from_pandas=True)
         rows = rows.append_column(name, column)

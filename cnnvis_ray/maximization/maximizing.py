@@ -18,10 +18,19 @@ from cnnvis_ray.maximization.ascent import Slope
 from cnnvis_ray.maximization.batches import Climber, Origin, climb_all
 from cnnvis_ray.maximization.checks import resolve_precision
 from cnnvis_ray.maximization.cutting import cut_after, pooled_first
+from cnnvis_ray.maximization.noise import noise_levels
 from cnnvis_ray.maximization.objectives import build_objective
 from cnnvis_ray.maximization.parametrizations import PARAMETRIZATIONS, Canvas
 from cnnvis_ray.maximization.records import Picture, Setting
-from cnnvis_ray.maximization.status import Record, is_done, join, remark, status_of
+from cnnvis_ray.maximization.status import (
+    Bars,
+    Record,
+    find_bars,
+    is_done,
+    join,
+    remark,
+    status_of,
+)
 from cnnvis_ray.maximization.transforms import resolve_transforms, window_size
 from cnnvis_ray.network.layers.table import Layer
 
@@ -55,6 +64,11 @@ def maximize_channels(
     pending = list(dict.fromkeys(channels))
     variants = range(recipe.pictures)
     with climbing(module, layer, recipe, setting) as slope:
+        levels = noise_levels(slope, setting, layer.name, pending)
+        bars = {
+            channel: find_bars(channel, level, recipe, setting)
+            for channel, level in levels.items()
+        }
         for attempt in range(recipe.attempts):
             climbers = enlist(layer, pending, attempt, recipe, setting)
             for climbed in climb_all(slope, setting, climbers):
@@ -64,11 +78,12 @@ def maximize_channels(
                 channel
                 for channel in pending
                 if not all(
-                    is_done(records[channel, variant], recipe, setting) for variant in variants
+                    is_done(records[channel, variant], bars[channel], recipe)
+                    for variant in variants
                 )
             ]
     return [
-        finish(records[channel, variant], recipe, setting)
+        finish(records[channel, variant], bars[channel], recipe, setting)
         for channel in channels
         for variant in variants
     ]
@@ -156,7 +171,7 @@ def enlist(
     return climbers
 
 
-def finish(record: Record, recipe: Maximize, setting: Setting) -> Picture:
+def finish(record: Record, bars: Bars, recipe: Maximize, setting: Setting) -> Picture:
     """Return the row of one picture."""
     best = record.best
     start = best.climber.start_image
@@ -168,7 +183,7 @@ def finish(record: Record, recipe: Maximize, setting: Setting) -> Picture:
         start_activation=best.start_activation,
         curve=best.curve,
         attempts=record.attempts,
-        status=status_of(record, recipe, setting),
-        note=remark(record, recipe, setting),
+        status=status_of(record, bars, recipe, setting),
+        note=remark(record, bars, recipe),
         start_key=start.key if start else None,
     )

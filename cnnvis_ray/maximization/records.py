@@ -34,11 +34,13 @@ class Evidence:
         best: ``[channel]``: the largest mean activation that an image reached.
         excited: ``[channel]``: whether any image excites the channel at all.
         start_image: the image that excites a channel most, or None where it cannot be had.
+        lowest: ``[channel]``: the smallest mean activation of an image, where it is known.
     """
 
     best: npt.NDArray[np.float32]
     excited: npt.NDArray[np.bool_]
     start_image: Callable[[int], StartImage | None] = lambda channel: None
+    lowest: npt.NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,14 @@
 """What became of a channel: whether it needs another attempt, its status, and a remark.
 
-``live``: the picture excites its channel more than its start did. ``dead``: no gradient reached
-the image in any attempt and no image excites the channel; without images, only where no gradient
-came through even with silent activations bypassed, which zero weights alone bring about.
-``stuck``: anything else. A picture that is grey, or below the best of the run's images, is tried
-again; its status is not affected, since that states what the gradient did.
+``live``: the picture's activation, transforms off, is above its start's, above zero (for a
+channel's mean or a neuron), above all of the `noise.NUM_NOISE` images without content, and above
+the best of the run's images, where both are the same number (`objectives.is_comparable`). Where
+the objective is minimized it is below all of these, but for zero.
+``dead``: not live, no gradient reached the image in any attempt and no image excites the channel;
+without images, only where no gradient came through even with silent activations bypassed, which
+zero weights alone bring about.
+``stuck``: anything else, with the reason in the remark.
+A picture that is not live, or grey, is tried again.
 """
 
 import math
@@ -18,6 +22,7 @@ from cnnvis_ray.maximization.objectives import is_comparable, main_term
 from cnnvis_ray.maximization.records import Setting, Status
 
 GREY_DEVIATION = 8.0  # of 255 levels: acceptance/no-blank-squares
+WITHOUT_ZERO = {"direction", "class", "logit"}  # numbers to which any constant may be added
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +62,48 @@ def worth(climbed: Climbed, recipe: Maximize) -> float:
     return math.copysign(1.0, main_term(recipe)[1]) * climbed.activation
 
 
-def has_climbed(climbed: Climbed, recipe: Maximize) -> bool:
-    """Check whether the picture is further up than its start."""
-    rise = climbed.activation - climbed.start_activation
-    return rise * main_term(recipe)[1] > 0
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """What a picture of one channel must exceed, or with a negative weight stay below.
+
+    Attributes:
+        noise: what noise reaches, from `noise.noise_levels`.
+        images: what the best of the run's images reaches, or None.
+    """
+
+    noise: float
+    images: float | None
 
 
-def best_of_images(channel: int, recipe: Maximize, setting: Setting) -> float:
-    """Return the activation that a picture should exceed; minus infinity where there is none."""
-    if setting.evidence is None or main_term(recipe)[1] < 0 or not is_comparable(recipe):
-        return -math.inf
-    return float(setting.evidence.best[channel])
+def find_bars(channel: int, noise: float, recipe: Maximize, setting: Setting) -> Bars:
+    """Return what a picture of one channel must exceed."""
+    evidence = setting.evidence
+    if evidence is None or not is_comparable(recipe):
+        return Bars(noise, None)
+    reached = evidence.best if main_term(recipe)[1] > 0 else evidence.lowest
+    return Bars(noise, None if reached is None else float(reached[channel]))
+
+
+def shortfalls(climbed: Climbed, bars: Bars, recipe: Maximize) -> list[str]:
+    """List what a picture does not exceed; empty for a live one."""
+    name, weight = main_term(recipe)
+    sign = math.copysign(1.0, weight)
+    reached = sign * climbed.activation
+    if not math.isfinite(reached):
+        return ["activation is not finite"]
+    above, beyond, best = (
+        ("above", "below", "best") if weight > 0 else ("below", "above", "lowest")
+    )
+    found = []
+    if reached <= sign * climbed.start_activation:
+        found.append(f"not {above} its start")
+    if weight > 0 and name not in WITHOUT_ZERO and reached <= 0:
+        found.append("not above zero")
+    if reached <= sign * bars.noise:
+        found.append(f"not {above} noise, {bars.noise:.4g}")
+    if bars.images is not None and reached <= sign * bars.images:
+        found.append(f"{beyond} the {best} image, {bars.images:.4g}")
+    return found
 
 
 def is_grey(climbed: Climbed) -> bool:
@@ -75,19 +111,18 @@ def is_grey(climbed: Climbed) -> bool:
     return float(climbed.pixels.std()) < GREY_DEVIATION
 
 
-def is_done(record: Record, recipe: Maximize, setting: Setting) -> bool:
+def is_done(record: Record, bars: Bars, recipe: Maximize) -> bool:
     """Check whether a channel needs no further attempt, or none can help."""
     best = record.best
     if not math.isfinite(best.start_activation):
         return True
-    bar = best_of_images(best.climber.origin.channel, recipe, setting)
-    return has_climbed(best, recipe) and best.activation > bar and not is_grey(best)
+    return not shortfalls(best, bars, recipe) and not is_grey(best)
 
 
-def status_of(record: Record, recipe: Maximize, setting: Setting) -> Status:
+def status_of(record: Record, bars: Bars, recipe: Maximize, setting: Setting) -> Status:
     """Decide what became of a channel."""
     best = record.best
-    if has_climbed(best, recipe):
+    if not shortfalls(best, bars, recipe):
         return "live"
     name, weight = main_term(recipe)
     if setting.evidence is not None and name != "direction":
@@ -97,11 +132,10 @@ def status_of(record: Record, recipe: Maximize, setting: Setting) -> Status:
     return "dead" if proved and math.isfinite(best.activation) else "stuck"
 
 
-def remark(record: Record, recipe: Maximize, setting: Setting) -> str:
+def remark(record: Record, bars: Bars, recipe: Maximize) -> str:
     """Return what a reader of the row must know; empty where nothing is amiss."""
     best = record.best
     finite = np.isfinite(best.curve)
-    bar = best_of_images(best.climber.origin.channel, recipe, setting)
     remarks = [remark_on_target(best)] if main_term(recipe)[0] == "squared_maximum" else []
     if not finite.all():
         remarks.append(f"not finite from step {int(finite.argmin())} on, stopped there")
@@ -113,8 +147,8 @@ def remark(record: Record, recipe: Maximize, setting: Setting) -> str:
         remarks.append(f"climbed, and the curve taken, before the ceiling of {best.bound}")
     if best.halved_to is not None:
         remarks.append(f"made in a batch of {best.halved_to} because memory ran short")
-    if best.activation < bar:
-        remarks.append(f"below the best image, {bar:.4g}")
+    if math.isfinite(best.activation):
+        remarks += shortfalls(best, bars, recipe)
     return "; ".join(filter(None, remarks))
 
 

@@ -58,11 +58,13 @@ class ImageEvidence:
         best: by channel, the largest mean activation of an image.
         excited: by channel, whether any image excites it.
         keys: by channel, the image that excites it most.
+        lowest: by channel, the smallest mean activation of an image, within 4.4 %.
     """
 
     best: np.ndarray
     excited: np.ndarray
     keys: tuple[str | None, ...]
+    lowest: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,9 @@ class Maximizer:
         found, evidence = task.evidence, None
         if found is not None:
             keys = found.keys
-            evidence = Evidence(found.best, found.excited, lambda c: self.read_image(keys[c]))
+            evidence = Evidence(
+                found.best, found.excited, lambda c: self.read_image(keys[c]), found.lowest
+            )
         setting = replace(self.setting, evidence=evidence, magnitude=task.magnitude)
         made = maximize_channels(self.module, task.layer, task.channels, task.recipe, setting)
         for unit in task.units:

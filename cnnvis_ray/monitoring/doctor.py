@@ -7,7 +7,7 @@ get; both shares of the label that it has make its score.
 
 A score becomes a chance of being wrong by injecting faults: 5 % of the labels are exchanged, the
 same judgement is made again, and the share of exchanged labels is read off as a rising function of
-the score (isotonic regression). So the chance holds where 5 % are wrong; the order always holds.
+the score (isotonic regression), then corrected for the wrong labels that were there before.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ SMALLEST_VOTE = 0.02  # stands for none among so few neighbours
 MOST_COMPONENTS = 100  # of the features that the discriminant reads
 MOST_TRAINED = 20_000  # images that it learns from
 INJECTED_SHARE = 0.05
+SMALLEST_WRONG_SHARE = 0.01  # of labels: fewer cannot be told from none
 LEAST_CHANCE = 0.5  # of a wrong label, from which an image is listed
 FEWEST_LABELLED = 20
 # Robust standard deviations of the logarithm of the distance to the fifth neighbour. A Gaussian
@@ -224,7 +225,7 @@ def count_votes(neighbours: Indices, codes: Indices, rows: Indices, num_classes:
         voter = np.where(near >= 0, codes[near], -1)
         heard = np.flatnonzero(voter >= 0)
         votes[heard, voter[heard]] += 1 / (rank + 2)
-    return votes / np.maximum(votes.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(votes / np.maximum(votes.sum(axis=1, keepdims=True), 1e-12))
 
 
 def inject_errors(
@@ -246,11 +247,21 @@ def inject_errors(
 def learn_chances(
     scores: Scores, truth: npt.NDArray[np.bool_], wanted: Scores
 ) -> npt.NDArray[np.float64]:
-    """Return the chance of a wrong label for each score, learned from injected faults."""
+    """Return the chance of a wrong label for each score, learned from injected faults.
+
+    The labels that were not exchanged hold unknown wrong ones, which the injected ones resemble.
+    Where only wrong labels score, both stand in the proportion in which they occur: that gives the
+    share of unknown wrong labels (Elkan and Noto 2008, doi:10.1145/1401890.1401920).
+    """
     from sklearn.isotonic import IsotonicRegression
 
-    rising = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-    return np.asarray(rising.fit(scores, truth.astype(np.float64)).predict(wanted))
+    high = scores >= np.median(scores[truth])
+    injected, pure = float(truth.mean()), float(truth[high].mean())
+    odds = injected / (1 - injected)
+    wrong_share = float(np.clip(odds * (1 - pure) / pure, SMALLEST_WRONG_SHARE, 0.5))
+    rising = IsotonicRegression(y_min=0, y_max=1 - 1e-6, out_of_bounds="clip")
+    share = rising.fit(scores, truth.astype(np.float64)).predict(wanted)
+    return np.asarray(np.minimum(1, wrong_share * share / (1 - share) / odds))
 
 
 def rate_scores(scores: Scores, truth: npt.NDArray[np.bool_]) -> LabelCalibration:

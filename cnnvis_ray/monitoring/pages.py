@@ -87,7 +87,7 @@ def draw_suspects(suspects: pa.Table, thumbnails: Thumbnails) -> Image.Image | N
         )
         for row in rows[:MOST_SINGLE]
     ]
-    note = f"{len(rows)} images; the chance holds where 5 % of the labels are wrong."
+    note = f"{len(rows)} images, by the chance that the label is wrong."
     return draw(tiles, "Labels that look wrong", note)
 
 
@@ -241,10 +241,10 @@ def draw_trends(
         axes.set_ylim(bottom=min(0.0, *(v for v in series if v is not None)))
         axes.grid(alpha=0.3)
     axes.set_xticks(range(len(nights)), nights, rotation=45, ha="right", fontsize=8)
-    canvas.draw()
-    return Image.frombuffer(
-        "RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1
-    ).convert("RGB")
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    size = canvas.get_width_height()
+    return Image.frombuffer("RGBA", size, pixels, "raw", "RGBA", 0, 1).convert("RGB")
 
 
 def describe_figure(name: str) -> str:

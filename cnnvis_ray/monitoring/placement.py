@@ -104,7 +104,7 @@ def place_images(
         return frozen[indices[:, 0]].astype(np.float32)
     middle = (frozen.max(axis=0) + frozen.min(axis=0)) / 2  # openTSNE centres its grid there
     moved = transform(frozen - middle, indices, neighbours.distances[:, :NUM_NEIGHBOURS], num_jobs)
-    return (moved + middle).astype(np.float32)
+    return np.asarray(moved + middle, dtype=np.float32)
 
 
 def transform(

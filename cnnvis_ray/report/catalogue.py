@@ -103,8 +103,8 @@ def read_catalogue(run: Run, max_images: int | None = None) -> Catalogue:
     units = cut_units(run, ids, labels, whole=len(kept) == rows.num_rows)
     return Catalogue(
         ids,
-        np.array([number.get(name, NOTHING) for name in labels], np.int32),
-        np.array([number.get(name, NOTHING) for name in called], np.int32),
+        np.array([NOTHING if name is None else number[name] for name in labels], np.int32),
+        np.array([NOTHING if name is None else number[name] for name in called], np.int32),
         classes,
         units,
         rows.num_rows,

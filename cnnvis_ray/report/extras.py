@@ -61,7 +61,7 @@ def make_heat(run: Run, catalogue: Catalogue, crop: tuple[int, int]) -> list[Sha
 def class_heat(run: Run, catalogue: Catalogue, path: str) -> dict[str, object]:
     """Return mean maps by class and method, stretched to [0, 255]."""
     number = {name: index for index, name in enumerate(catalogue.classes)}
-    found: dict[str, list[object]] = {}
+    found: dict[str, list[dict[str, object]]] = {}
     for row in read_table(run.store, path).to_pylist():
         if row["label"] not in number:
             continue
@@ -72,7 +72,7 @@ def class_heat(run: Run, catalogue: Catalogue, path: str) -> dict[str, object]:
         found.setdefault(str(number[row["label"]]), []).append(
             {"method": row["method"], "images": row["images"], "side": side, "map": steps}
         )
-    return found
+    return dict(found)
 
 
 def explained_images(run: Run, catalogue: Catalogue) -> list[int]:

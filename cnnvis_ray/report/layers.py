@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,6 +32,39 @@ Inputs = tuple[str, NDArray[np.floating]]
 """The layer that feeds a layer, and the norm of each kernel, ``channel input``."""
 
 
+class Exemplar(TypedDict):
+    """One of a channel's best images, as the statistics name it."""
+
+    image_id: int
+    value: float
+    y: int
+    x: int
+
+
+class PictureRow(TypedDict):
+    """One row of a catalogue of pictures."""
+
+    channel: int
+    picture: bytes
+    status: str
+    activation: float
+    start_activation: float
+    percentile: float | None
+    best_image: float | None
+    note: str
+    curve: list[float] | None
+
+
+class Crop(TypedDict):
+    """One crop: the image's number, the box in its pixels, and what it shows."""
+
+    image: int
+    value: float | None
+    box: list[float | None]
+    whole: bool
+    jpeg: str
+
+
 @dataclass(slots=True)
 class Responses:
     """Sums over the images of a layer's features, one value per channel."""
@@ -48,7 +82,8 @@ class Responses:
         spread = np.sqrt(np.maximum(np.diag(covariance), 0))
         spread[spread < 1e-6 * np.abs(mean)] = 0
         scale = np.outer(spread, spread)
-        return np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
+        found = np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
+        return np.asarray(found)
 
     def scores(self) -> Floats:
         """Return by how many spreads each class lies above the mean, ``class channel``."""
@@ -65,7 +100,7 @@ def channel_values(
     if pooling.startswith("sketch"):
         return None
     values = features.astype(np.float32)
-    return values.reshape(len(values), shape[0], -1).mean(axis=2)
+    return np.asarray(values.reshape(len(values), shape[0], -1).mean(axis=2))
 
 
 def read_shape(store: Store, path: str) -> tuple[str, list[int]]:
@@ -90,9 +125,13 @@ def measure(run: Run, catalogue: Catalogue, layer: str) -> Responses | None:
         width = values.shape[1]
         if found is None:
             classes = len(catalogue.classes)
-            shapes = [(width,), (width, width), (classes, width)]
-            sums = [np.zeros(shape) for shape in shapes]
-            found = Responses(0, *sums, np.zeros(classes, np.int64))
+            found = Responses(
+                0,
+                np.zeros(width),
+                np.zeros((width, width)),
+                np.zeros((classes, width)),
+                np.zeros(classes, np.int64),
+            )
         found.count += len(values)
         found.total += values.sum(axis=0)
         found.products += values.T @ values
@@ -186,7 +225,7 @@ def joined_details(
     run: Run,
     catalogue: Catalogue,
     layer: str,
-    known: tuple[dict[int, dict], dict[int, list[dict]], Responses | None],
+    known: tuple[dict[int, PictureRow], dict[int, list[Crop]], Responses | None],
 ) -> list[dict[str, object]]:
     """Bring together the details of each channel, by channel."""
     pictures, crops, responses = known
@@ -216,7 +255,7 @@ def joined_details(
     return details
 
 
-def best_images(catalogue: Catalogue, found: list[list[dict]]) -> list[int | None]:
+def best_images(catalogue: Catalogue, found: list[list[Exemplar]]) -> list[int | None]:
     """Return each channel's strongest image that is shown; None for a silent channel."""
     best: list[int | None] = []
     for rows in found:
@@ -247,7 +286,7 @@ def bars_of(counts: NDArray[np.int64]) -> list[object]:
 
 
 def exemplars(
-    catalogue: Catalogue, found: list[dict], shape: Sequence[int]
+    catalogue: Catalogue, found: list[Exemplar], shape: Sequence[int]
 ) -> list[list[float | None]]:
     """Return image, value and the place of the maximum as a share of the network's input."""
     ids = np.array([row["image_id"] for row in found], np.int64)
@@ -255,14 +294,14 @@ def exemplars(
     for row, index in zip(found, catalogue.index_of(ids).tolist(), strict=True):
         if index < 0 or row["value"] == 0:
             continue  # a maximum of exactly zero is a silent map
-        place = [None, None]
+        place: list[float | None] = [None, None]
         if len(shape) == 3:
-            place = [short((row[axis] + 0.5) / shape[1 + (axis == "x")]) for axis in ("x", "y")]
+            place = [short((row["x"] + 0.5) / shape[2]), short((row["y"] + 0.5) / shape[1])]
         rows.append([index, short(row["value"]), *place])
     return rows
 
 
-def read_pictures(run: Run, layer: str) -> dict[int, dict]:
+def read_pictures(run: Run, layer: str) -> dict[int, PictureRow]:
     """Read the first picture of each channel, of the first catalogue that has the layer."""
     for name in sorted(
         run.store.names("maximization"), key=lambda name: (name != "default", name)
@@ -274,7 +313,7 @@ def read_pictures(run: Run, layer: str) -> dict[int, dict]:
     return {}
 
 
-def describe_picture(row: dict) -> dict[str, object]:
+def describe_picture(row: PictureRow) -> dict[str, object]:
     """Lay out one picture with its numbers and its curve."""
     image = decode(row["picture"])
     image.thumbnail((LONGEST_PICTURE, LONGEST_PICTURE))
@@ -298,9 +337,9 @@ def thin(values: Sequence[float], most: int = 96) -> list[float]:
     return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
 
 
-def read_crops(run: Run, catalogue: Catalogue, layer: str) -> dict[int, list[dict]]:
+def read_crops(run: Run, catalogue: Catalogue, layer: str) -> dict[int, list[Crop]]:
     """Read a layer's crops by channel, best first, with their boxes as shares of the image."""
-    found: dict[int, list[tuple[int, dict]]] = {}
+    found: dict[int, list[tuple[int, Crop]]] = {}
     for file in run.files("crops", f"explanation/crops/{layer}"):
         table = read_table(run.store, file.path)
         index = catalogue.index_of(table["image_id"].to_numpy()).tolist()
@@ -308,7 +347,7 @@ def read_crops(run: Run, catalogue: Catalogue, layer: str) -> dict[int, list[dic
             if row["value"] == 0 or image < 0:
                 continue
             sides = ("source_left", "source_top", "source_right", "source_bottom")
-            crop = {
+            crop: Crop = {
                 "image": image,
                 "value": short(row["value"]),
                 "box": [short(row[side]) for side in sides],
@@ -320,7 +359,7 @@ def read_crops(run: Run, catalogue: Catalogue, layer: str) -> dict[int, list[dic
     return {channel: [crop for _, crop in rows] for channel, rows in ordered.items()}
 
 
-def write_crops(store: Store, name: str, crops: Mapping[int, Sequence[dict]]) -> list[ShardFile]:
+def write_crops(store: Store, name: str, crops: Mapping[int, Sequence[Crop]]) -> list[ShardFile]:
     """Write sheets of the best crops, four of a channel beside one another."""
     empty = Image.new("RGB", (CROP, CROP), (128,) * 3)
     tiles = []

@@ -78,7 +78,7 @@ def quantize(places: NDArray[np.float64]) -> tuple[NDArray[np.uint16], float]:
 
 def number_columns(table: pa.Table) -> dict[str, object]:
     """Pack further columns of a map into a byte an image: low, high and 0 to 254; 255 is none."""
-    packed = {}
+    packed: dict[str, object] = {}
     for name in table.column_names:
         if name in ("image_id", "x", "y"):
             continue

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from importlib.resources import files as package_files
+from typing import TypedDict
 
 import pyarrow.compute as pc
 
@@ -55,6 +56,13 @@ class Options:
     max_images: int | None = None
     order: tuple[str, ...] = ()
     inputs: Mapping[str, Inputs] = field(default_factory=dict)
+
+
+class Made(TypedDict):
+    """What the record keeps of a part: the digest of its inputs, its files and their bytes."""
+
+    inputs: str
+    files: list[tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,11 +278,11 @@ def write_report(
         raise RefusedError(f"{run_dir!r} has no usable image to show; run cnnvis status on it")
     parts = plan_report(run, catalogue, options)
     made = read_made(run)
-    due = [part for part in parts if made.get(part.name, {}).get("inputs") != part.inputs]
+    due = [part for part in parts if not is_made(made, part)]
     last = time.monotonic()
     for part, files in map_parts(maker, due):
-        entry = {"inputs": part.inputs, "files": [[file.path, file.bytes] for file in files]}
-        made[part.name] = entry
+        written = [(file.path, file.bytes) for file in files]
+        made[part.name] = {"inputs": part.inputs, "files": written}
         if time.monotonic() - last > RECORD_SECONDS:
             record(run, made)
             last = time.monotonic()
@@ -289,7 +297,12 @@ def write_report(
     return Written(f"{run_dir}/{FOLDER}/index.html", len(parts), len(due), sum(listed.values()))
 
 
-def read_made(run: Run) -> dict[str, dict]:
+def is_made(made: Mapping[str, Made], part: Part) -> bool:
+    """Return whether a part is written from the same inputs."""
+    return part.name in made and made[part.name]["inputs"] == part.inputs
+
+
+def read_made(run: Run) -> dict[str, Made]:
     """Read the record of what is written; none of a damaged one."""
     try:
         return dict(json.loads(run.store.read(MADE)))
@@ -297,7 +310,7 @@ def read_made(run: Run) -> dict[str, dict]:
         return {}
 
 
-def record(run: Run, made: dict[str, dict]) -> None:
+def record(run: Run, made: dict[str, Made]) -> None:
     """Write the record."""
     text = json.dumps(dict(sorted(made.items())), separators=(",", ":"))
     run.store.write(MADE, text.encode())
@@ -328,7 +341,7 @@ def write_app(run: Run) -> list[ShardFile]:
 
 
 def manifest(
-    run: Run, catalogue: Catalogue, options: Options, made: Mapping[str, dict]
+    run: Run, catalogue: Catalogue, options: Options, made: Mapping[str, Made]
 ) -> dict[str, object]:
     """Return what every page needs to know of the run."""
     about = json.loads(run.store.read("run.json"))

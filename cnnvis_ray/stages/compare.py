@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from io import BytesIO
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -25,7 +26,8 @@ from cnnvis_ray.storage import write_bytes, write_table
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-MOST_IMAGES = 1000  # bounds memory: 8 MB a layer
+ESTIMATES = {"cka": "biased", "cka_unbiased": "unbiased"}
+MOST_IMAGES = 1000  # bounds memory: 16 MB per layer
 FEWEST_IMAGES = 5
 
 
@@ -60,9 +62,10 @@ def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[st
     table = compare_layers(layers)
     write_table(store, f"{folder}/cka.parquet", table)
     named = [f"{layer.run}  {layer.layer}" for layer in layers]
-    title = f"Linear CKA, {len(keys):,} images"
-    values = table["cka"].to_numpy().reshape(len(layers), len(layers))
-    write_bytes(store, f"{folder}/cka.png", draw_matrix(title, named, values))
+    for column, estimate in ESTIMATES.items():
+        title = f"Linear CKA, {estimate} estimate, {len(keys):,} images"
+        values = table[column].to_numpy().reshape(len(layers), len(layers))
+        write_bytes(store, f"{folder}/{column}.png", draw_matrix(title, named, values))
     count = 0
     for sheets in side_by_side(runs):
         path = f"{folder}/images/{PurePosixPath(sheets[0][1]).name}"
@@ -70,7 +73,7 @@ def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[st
         count += 1
     lines = [f"{len(layers)} layers compared on {len(keys):,} images"]
     lines.append(f"table     {store.root}/{folder}/cka.parquet")
-    lines.append(f"picture   {store.root}/{folder}/cka.png")
+    lines.append(f"pictures  {store.root}/{folder}/cka.png (biased), cka_unbiased.png")
     if count:
         lines.append(f"sheets    {store.root}/{folder}/images ({count})")
     return lines
@@ -99,9 +102,26 @@ def read_layers(run: Run, patterns: Sequence[str], keys: Sequence[str]) -> Itera
     rows = run.images(["image_id", "key"])
     ids = dict(zip(rows["key"].to_pylist(), rows["image_id"].to_pylist(), strict=True))
     wanted = np.array([ids[key] for key in keys], np.int64)
-    for layer in sorted(run.layers(), key=by_number):
+    for layer in order_layers([owner.layers for owner in run.passes("extract")]):
         if not patterns or any(fnmatchcase(layer, pattern) for pattern in patterns):
             yield Compared(name, layer, gram(features_of(run, layer, wanted)))
+
+
+def order_layers(passes: Sequence[Sequence[str]]) -> list[str]:
+    """Return all layers in the order of execution, as far as the passes know it.
+
+    A pass lists its layers in that order. Between layers of different passes, names decide.
+    """
+    before: dict[str, set[str]] = {layer: set() for layers in passes for layer in layers}
+    for layers in passes:
+        for earlier, later in pairwise(layers):
+            before[later].add(earlier)
+    ordered: list[str] = []
+    while before:
+        ready = [layer for layer in before if not before[layer] & before.keys()]
+        ordered.append(min(ready or before, key=by_number))
+        del before[ordered[-1]]
+    return ordered
 
 
 def by_number(layer: str) -> list[tuple[int, str]]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnvis_ray import ledger
+from cnnvis_ray.channels.histograms import quantile
+from cnnvis_ray.channels.tables import histogram_from
 from cnnvis_ray.cluster import Session
 from cnnvis_ray.config import Maximize, recipe_of
 from cnnvis_ray.errors import ImageRejectedError, IncompleteError, Refusals, RefusedError
@@ -162,7 +164,10 @@ def find_evidence(job: Job, layer: Layer) -> ImageEvidence | None:
         return None
     best = [entries[0]["key"] if entries else None for entries in table["exemplars"].to_pylist()]
     return ImageEvidence(
-        table["maximum"].to_numpy(), table["peak_excited"].to_numpy() > 0, tuple(best)
+        table["maximum"].to_numpy(),
+        table["peak_excited"].to_numpy() > 0,
+        tuple(best),
+        quantile(histogram_from(table, "histogram"), 0),
     )
 
 

@@ -1,4 +1,4 @@
-"""The verb ``quickstart``: train the digits network, then every stage and the report, without data or network."""
+"""The verb ``quickstart``: train on digits, then every stage and the report; needs no data."""
 
 import json
 import logging

@@ -2,9 +2,23 @@
 
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedKFold
 
-from cnnvis_ray.explanation.classes import class_means, measure_classes, probe
-from cnnvis_ray.explanation.comparison import Compared, compare_layers, gram, linear_cka
+from cnnvis_ray.explanation.classes import (
+    PENALTIES,
+    class_means,
+    measure_classes,
+    probe,
+    score_penalties,
+)
+from cnnvis_ray.explanation.comparison import (
+    Compared,
+    compare_layers,
+    debias,
+    gram,
+    linear_cka,
+)
+from cnnvis_ray.stages.compare import order_layers
 
 RANDOM = np.random.default_rng(0)
 
@@ -26,6 +40,49 @@ def test_cka_is_kornblith_s_formula() -> None:
     cross = np.linalg.norm(y.T @ x) ** 2
     expected = cross / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
     assert linear_cka(gram(one), gram(other)) == pytest.approx(expected)
+
+
+def test_unbiased_cka_is_song_s_formula() -> None:
+    one, other = RANDOM.normal(size=(12, 5)), RANDOM.normal(size=(12, 7))
+    other[:, 0] += 3 * one[:, 0]
+
+    def hsic(x: np.ndarray, y: np.ndarray) -> float:
+        gram, other_gram = x @ x.T, y @ y.T
+        np.fill_diagonal(gram, 0)
+        np.fill_diagonal(other_gram, 0)
+        n = len(gram)
+        whole = np.trace(gram @ other_gram) + gram.sum() * other_gram.sum() / ((n - 1) * (n - 2))
+        return float((whole - 2 / (n - 2) * (gram @ other_gram).sum()) / (n * (n - 3)))
+
+    expected = hsic(one, other) / np.sqrt(hsic(one, one) * hsic(other, other))
+    found = linear_cka(debias(gram(one)), debias(gram(other)))
+    assert found == pytest.approx(expected)
+    assert linear_cka(debias(gram(one)), debias(gram(one))) == pytest.approx(1)
+    assert linear_cka(debias(gram(one)), debias(gram(np.ones((12, 3))))) is None
+
+
+def test_wide_unrelated_features_are_alike_by_the_biased_estimate_only() -> None:
+    one, other = (gram(RANDOM.normal(size=(40, 2000))) for _ in range(2))
+    biased, unbiased = linear_cka(one, other), linear_cka(debias(one), debias(other))
+    assert biased is not None
+    assert unbiased is not None
+    assert biased > 0.9
+    assert abs(unbiased) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("passes", "order"),
+    [
+        ([["features.2", "features.12", "classifier.1"]], "features.2 features.12 classifier.1"),
+        ([["b.12", "a.3"], ["b.2"], ["a.3", "z"]], "b.2 b.12 a.3 z"),
+        ([["features.12"], ["features.3"]], "features.3 features.12"),
+        ([], ""),
+    ],
+)
+def test_layers_are_in_execution_order_where_a_pass_knows_it(
+    passes: list[list[str]], order: str
+) -> None:
+    assert order_layers(passes) == order.split()
 
 
 def test_selectivity_by_hand() -> None:
@@ -57,7 +114,23 @@ def test_layers_are_compared_in_pairs() -> None:
     layers = [Compared("run", str(place), gram(one)) for place, one in enumerate(features)]
     table = compare_layers(layers)
     assert table["cka"].to_pylist() == [pytest.approx(1), None, None, None]
+    assert table["cka_unbiased"].to_pylist() == [pytest.approx(1), None, None, None]
     assert set(table["images"].to_pylist()) == {9}
+
+
+def test_the_penalty_of_a_probe_is_chosen_by_cross_validation() -> None:
+    labels = [str(number) for number in range(6)] * 25
+    faint = RANDOM.normal(size=(150, 6)) + 40 * np.ones(6)
+    faint[:, :3] += 1.5 * np.array([list(f"{number:03b}") for number in range(6)] * 25, float)
+    crowd = np.concatenate([faint, RANDOM.normal(size=(150, 400))], axis=1)
+    few, many = probe(faint, labels, 0), probe(crowd, labels, 0)
+    assert few is not None
+    assert many is not None
+    assert few.penalty < many.penalty  # few numbers need a weak pull, many that are noise a strong
+    split = StratifiedKFold(5, shuffle=True, random_state=0)
+    table = score_penalties(faint.astype(np.float32), np.array(labels), split)
+    assert few.accuracy <= table.mean(axis=1).max()
+    assert few.penalty == PENALTIES[table.mean(axis=1).argmax()]
 
 
 def test_a_probe_finds_what_is_there_and_only_that() -> None:

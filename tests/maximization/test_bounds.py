@@ -82,7 +82,7 @@ def test_a_relu6_has_the_pictures_of_the_relu(redirect_steps: int, draw: Draw) -
     for one, other in zip(plain, bounded, strict=True):
         assert one.pixels.tobytes() == other.pixels.tobytes()
         assert other.activation <= min(one.activation, 6)
-        assert one.note == ""
+        assert "ceiling" not in one.note
 
 
 @pytest.mark.parametrize("function", [nn.ReLU(), nn.Hardswish(), nn.SiLU(), nn.GELU()])
@@ -100,7 +100,7 @@ def test_what_has_no_ceiling_is_climbed_as_it_is(function: Call, draw: Draw) -> 
 def test_a_bound_inside_the_network_is_left_to_it(draw: Draw) -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.Conv2d(4, 4, 3)).eval()
     (picture,) = draw(module.requires_grad_(False), "2", [1])
-    assert picture.note == ""
+    assert "ceiling" not in picture.note
 
 
 def test_mobile_nets_of_torchvision(draw: Draw) -> None:

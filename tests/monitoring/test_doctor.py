@@ -1,4 +1,5 @@
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ NAMES = [str(digit) for digit in DIGITS]
 NEAR = nearest_rows(standardize(PIXELS), 12)
 
 
-def describe(labels: list[str | None] | list[str]) -> Images:
+def describe(labels: Sequence[str | None]) -> Images:
     return Images(list(range(len(labels))), [f"{row}.png" for row in range(len(labels))], labels)
 
 

@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -284,4 +284,7 @@ def firefox(dark: bool = False) -> Iterator[Firefox]:
             process.wait(20)
 
 
-BROWSERS = {"chromium": chromium, "firefox": firefox}
+BROWSERS: dict[str, Callable[[bool], AbstractContextManager[Browser]]] = {
+    "chromium": chromium,
+    "firefox": firefox,
+}

@@ -170,7 +170,7 @@ class MadeRun:
         for channel in range(CHANNELS):
             own = values[:, channel]
             best = np.argsort(-own, kind="stable")[:3]
-            row = {name: 0.5 for name in MERGED.names}
+            row: dict[str, object] = {name: 0.5 for name in MERGED.names}
             row |= {name: histogram[channel] for name in MERGED.names if "histogram" in name}
             row |= {"channel": channel, "count": len(own), "mean": own.mean()}
             row |= {"variance": own.var(), "maximum": own.max(), "peak_maximum": own.max()}
@@ -185,7 +185,7 @@ class MadeRun:
                 for place in best
             ]
             rows.append(row)
-        assert len(rows[0]["peak_histogram"]) == NUM_BINS
+        assert histogram.shape[1] == NUM_BINS
         table = pa.Table.from_pylist(rows, schema=MERGED)
         write_table(self.store, f"channels/{layer}.parquet", table)
 

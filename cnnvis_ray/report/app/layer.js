@@ -35,7 +35,7 @@ async function showLayer([layerName], query, main) {
   redraw();
 }
 
-function channelTile(layer, table, channel, picture, crop, sorted, side = 128) {
+function channelTile(layer, table, channel, picture, crop, sorted, side = 138) {
   const face = picture ? cut(`sheets/pictures/${layer.file}${picture.order >= 256 ? "-" + Math.floor(picture.order / 256) : ""}.jpg`, picture.order % 16, Math.floor((picture.order % 256) / 16), 16, side, `Picture of channel ${channel}`)
     : table.best[channel] !== null ? tile(table.best[channel], side, `Strongest image of channel ${channel}`) : h("span", { class: "tile empty", style: { width: side + "px", height: side + "px" } }, "silent");
   const strip = h("span", { class: "strip" });

@@ -82,7 +82,7 @@ def test_a_store_that_fails_for_good_keeps_what_is_committed(
     s3.requests.clear()
     job, reports = extract_here(config)
     assert [report.rows for report in reports] == [20, 5]
-    assert not s3.asked("^(PUT|DELETE) .*000000.r0")
+    assert not s3.asked("^(PUT|DELETE) .*(images|features|rejects|extract-.*)/.*000000.r0")
     whole, _ = extract_here(configured(tmp_path, bucket, f"run_dir={bucket}/other"))
     assert features(job) == features(whole)
     assert Run(job.store).images().equals(Run(whole.store).images())

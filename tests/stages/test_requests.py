@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import pyarrow.parquet as pq
 import pytest
 
 from cnnvis_ray.stages.run import run_verb
@@ -40,7 +41,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
         with opened(store, name) as file:
             yield file
 
+    class CountedFile(pq.ParquetFile):  # type: ignore[misc]  # local tables are read by path
+        def __init__(self, source: object, **options: object) -> None:
+            if isinstance(source, str):
+                counted["read", source] += 1
+            super().__init__(source, **options)
+
     monkeypatch.setattr(Store, "open", opening)
+    monkeypatch.setattr(pq, "ParquetFile", CountedFile)
     without_ray(monkeypatch)
     return counted
 

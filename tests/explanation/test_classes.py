@@ -96,12 +96,13 @@ def test_selectivity_by_hand() -> None:
     assert found[3] == pytest.approx(1.0)
     assert means.strongest(0)[0] == {"name": "dog", "mean": 4.0}
     assert class_means([(["dog", None], values[:2])], 4) is None
+    assert class_means([(["dog", "cat"], values[:2])], 4) is None  # an image is not a class
 
 
 def test_features_come_back_to_channels() -> None:
     maps = RANDOM.normal(size=(2, 3, 4, 4)).astype(np.float32)
     block = (["dog", "cat"], maps.reshape(2, -1))
-    means = measure_classes([block], "flatten", (3, 4, 4))
+    means = measure_classes([block, block], "flatten", (3, 4, 4))
     assert means is not None
     np.testing.assert_allclose(means.means, maps.mean((2, 3))[::-1], rtol=1e-5, atol=1e-6)
     assert measure_classes([block], "sketch:48", (3, 4, 4)) is None

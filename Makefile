@@ -1,9 +1,10 @@
 # make quickstart: set up and run the main job.  make test: set up and test.
+# make docs: build the documentation, offline; it lands in docs/_build/html.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: quickstart test test-slow check format clean
+.PHONY: quickstart test test-slow check format docs reference clean
 
 quickstart: $(READY)
 	$(BIN)/cnnvis quickstart
@@ -24,6 +25,12 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(READY)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
+reference: $(READY)
+	$(BIN)/python docs/make_reference.py
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -31,4 +38,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist docs/_build *.egg-info

@@ -62,7 +62,7 @@ SEED_RECIPE = {
     "transforms": "none",
     "redirect_steps": 0,
 }
-# conv1_1 to conv5_1 of VGG16, as in jobs/seed_maximization.yaml
+# conv1_1 to conv5_1 of VGG16, as in jobs/seeds/maximization.yaml
 SEED_SIZES = {
     "features.0": 100,
     "features.5": 112,

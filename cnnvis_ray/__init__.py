@@ -2,7 +2,7 @@
 
 >>> import cnnvis_ray
 >>> run = cnnvis_ray.open_run("runs/quickstart")
->>> keys, features = run.features("features.8")
+>>> keys, features = run.features("features.13")
 """
 
 from typing import TYPE_CHECKING

@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--config", help="a YAML file; see cnnvis init")
     add_settings(plan)
     plan.set_defaults(act=do_plan)
+    add_place(verbs)
     add_readers(verbs)
     add_compare(verbs)
     layers = verbs.add_parser("layers", help="the layers of a network, in execution order")
@@ -109,7 +110,9 @@ def add_stage(
 ) -> None:
     """Describe a verb that computes."""
     stage = verbs.add_parser(verb, help=text, description=text)
-    stage.add_argument("run_dir", nargs="?", help="a run, whose configuration is used")
+    stage.add_argument(
+        "run_dir", nargs="?", help="a run, whose configuration is used, or a folder of images"
+    )
     stage.add_argument("--config", help="a YAML file; see cnnvis init")
     add_settings(stage)
     add_replace(stage)
@@ -119,6 +122,22 @@ def add_stage(
         help="with a run: the settings become the run's, not only this invocation's",
     )
     stage.set_defaults(act=do_stage, verb=verb)
+
+
+def add_place(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verbs ``place`` and ``audit``."""
+    place = verbs.add_parser("place", help="new images on a frozen map, and what changed")
+    place.add_argument("run_dir", help="a run with a map, which stays as it is")
+    place.add_argument("--source", required=True, help="of the new images, or the run's own")
+    place.add_argument("--name", required=True, help="of the night: placed/NAME")
+    add_settings(place)
+    place.set_defaults(act=do_place)
+    audit = verbs.add_parser(
+        "audit", help="duplicates, wrong labels, outliers and broken classes of a run's images"
+    )
+    audit.add_argument("run_dir", help="a run with features")
+    audit.add_argument("--layer", help="whose features are compared (default: the last)")
+    audit.set_defaults(act=do_audit)
 
 
 def add_readers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -132,6 +151,9 @@ def add_readers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     status = verbs.add_parser("status", help="how far a run is, also while it is written")
     status.add_argument("run_dir", help="a run directory")
     status.set_defaults(act=do_status)
+    show = verbs.add_parser("show", help="where to look in a run; opens its report on a terminal")
+    show.add_argument("run_dir", help="a run directory")
+    show.set_defaults(act=do_show)
 
 
 def add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -216,6 +238,36 @@ def do_status(parsed: argparse.Namespace) -> None:
     from cnnvis_ray.stages.status import status
 
     print("\n".join(status(parsed.run_dir)))
+
+
+def do_place(parsed: argparse.Namespace) -> None:
+    """Place a night and print the verdict."""
+    from cnnvis_ray.stages.configuration import configured
+
+    config = configured(parsed.run_dir, None, parsed.set)
+    from cnnvis_ray.stages.place import place
+
+    print("\n".join(place(parsed.run_dir, config, parsed.source, parsed.name)))
+
+
+def do_audit(parsed: argparse.Namespace) -> None:
+    """Audit a run's images."""
+    from cnnvis_ray.stages.audit import audit
+
+    print("\n".join(audit(parsed.run_dir, parsed.layer)))
+
+
+def do_show(parsed: argparse.Namespace) -> None:
+    """Print where to look and open the report."""
+    import webbrowser
+    from pathlib import Path
+
+    from cnnvis_ray.stages.status import show
+
+    print("\n".join(show(parsed.run_dir)))
+    page = Path(parsed.run_dir) / "report" / "index.html"
+    if page.exists() and sys.stdout.isatty():
+        webbrowser.open(page.absolute().as_uri())
 
 
 def do_compare(parsed: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from cnnvis_ray.config.sections import Value
 from cnnvis_ray.ledger.identity import (
     Recipe,
     check_identity,
+    differences,
     dump,
     fingerprint,
     read_identity,
@@ -46,6 +47,7 @@ __all__ = [
     "channels_named",
     "check_identity",
     "commit",
+    "differences",
     "digest_files",
     "dump",
     "extend",

@@ -218,7 +218,9 @@ def find_leftovers(ledger: Ledger) -> list[str]:
 
 
 def is_attempt(path: PurePosixPath) -> bool:
-    """Whether a file is one attempt's: never a marker, which has no token."""
+    """Whether a file is one attempt's: never a marker, nor a file of a night."""
+    if path.parts[0] == "placed":
+        return False
     if path.name.startswith(LEFTOVER):
         return True
     return path.parts[0] != "passes" and SHARD.fullmatch(path.name) is not None

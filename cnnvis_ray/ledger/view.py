@@ -267,8 +267,12 @@ class Ledger:
         self.read.pop(owner.name, None)
 
     def commit(self, owner: Pass, marker: Marker) -> None:
-        """Write a marker from the driver and keep it in the view."""
+        """Write a marker from the driver, in place of a damaged one, and keep it in the view."""
         marker = dataclass_replace(marker, kind=marker.kind or owner.kind)
+        path = marker_path(owner, marker.unit)
+        if path in self.doomed:
+            self.store.delete([path])
+            self.doomed.discard(path)
         commit(self.store, owner, marker)
         self.markers(owner)[marker.unit] = marker
         self.listed[owner.name].add(marker.unit)

@@ -111,8 +111,8 @@ def draw_density(
     """
     sheet = prepare(positions, labels, mosaic, title)
     density = lay_density(positions, sheet, mosaic)
-    visible = f"{len(density.shown):,} of {len(positions):,} images visible"
-    sheet = prepare(positions, labels, mosaic, f"{title}  {visible}".strip())
+    visible = f"{len(density.shown):,} of {len(positions):,} visible"
+    sheet = prepare(positions, labels, mosaic, f"{title}, {visible}" if title else visible)
     density = lay_density(positions, sheet, mosaic)
     sides = tile_sides(density, int(density.boxes[0, 2] - density.boxes[0, 0]))
     ground = np.asarray(draw_ground(density, sheet.width, sheet.height, sheet.background)).copy()
@@ -177,8 +177,7 @@ def check_layouts(names: Sequence[str]) -> None:
         if name not in LAYOUTS:
             hints = near(name, LAYOUTS) or list(LAYOUTS)
             raise RefusedError(
-                f"mosaic.layouts: no layout {name!r}; did you mean: {', '.join(hints)}? "
-                f"layouts: {', '.join(LAYOUTS)}"
+                f"mosaic.layouts: {name!r} is not a layout; did you mean {', '.join(hints)}?"
             )
 
 

@@ -283,11 +283,13 @@ def read_area(
 def read_overview(pyramid: Pyramid, width: int, height: int, read: Read) -> Image.Image:
     """Read the pyramid as one picture that fits a size in pixels."""
     level = pyramid.top
-    while level > 0 and any(
-        own > most for own, most in zip(pyramid.size(level), (width, height), strict=True)
+    while (
+        level > 0 and pyramid.size(level - 1)[0] >= width and pyramid.size(level - 1)[1] >= height
     ):
         level -= 1
-    return read_area(pyramid, level, (0, 0, *pyramid.size(level)), read)
+    whole = read_area(pyramid, level, (0, 0, *pyramid.size(level)), read)
+    whole.thumbnail((width, height), Image.Resampling.BOX)
+    return whole
 
 
 def pack_colours(frames: Iterable[Rgb | None]) -> Cells:

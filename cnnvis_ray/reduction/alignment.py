@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from cnnvis_ray.reduction.neighbours import Points
 
+Exact = npt.NDArray[np.float64]
 
-def align(positions: Points, reference: Points) -> npt.NDArray[np.float64]:
+
+def align(positions: Points, reference: Points) -> Exact:
     """Turn, mirror, scale and shift a map so that it lies nearest to another of the same images.
 
     Args:
@@ -25,15 +27,16 @@ def align(positions: Points, reference: Points) -> npt.NDArray[np.float64]:
     """
     if positions.shape != reference.shape:
         raise ValueError(f"maps of {len(positions)} and {len(reference)} images")
-    moved = positions.astype(np.float64) - positions.mean(axis=0)
+    moved: Exact = positions.astype(np.float64) - positions.mean(axis=0)
     centre = reference.mean(axis=0, dtype=np.float64)
     fixed = reference.astype(np.float64) - centre
     size = np.square(moved).sum()
     if size <= 0:
-        return np.broadcast_to(centre, moved.shape).copy()
+        moved[:] = centre
+        return moved
     left, strength, right = np.linalg.svd(moved.T @ fixed)
-    turned: npt.NDArray[np.float64] = moved @ (left @ right)
-    return turned * (strength.sum() / size) + centre
+    turned: Exact = moved @ (left @ right) * (strength.sum() / size) + centre
+    return turned
 
 
 def displacements(positions: Points, reference: Points) -> npt.NDArray[np.float32]:

@@ -21,7 +21,7 @@ from cnnvis_ray.reduction.blocks import BLOCK_BYTES, Block, Features, Ids, gathe
 from cnnvis_ray.reduction.neighbours import Points, build_index, neighbours_table, search_index
 from cnnvis_ray.reduction.pca import pca_from_bytes, project_block
 from cnnvis_ray.reduction.quality import as_dict, compare_seeds, judge_map, trust_of
-from cnnvis_ray.reduction.tsne import affinity_neighbours, embed
+from cnnvis_ray.reduction.tsne import affinity_neighbours, embed, principal_plane
 from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes, write_table
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,8 @@ def reduce_layer(request: LayerRequest) -> LayerFiles:
     placed = embed(
         points, config, request.seed, start, found, labels, partial(log_progress, layer)
     )
-    quality = judge_map(points, placed.positions, metric=config.metric, seed=request.seed)
+    plane = points[:, :2] if request.pca else principal_plane(points, request.seed)
+    quality = judge_map(points, placed.positions, plane, config.metric, request.seed)
     second = compare_seeds(points, placed.positions, config, request.seed)
     moved = displacements(second.positions, placed.positions[second.sample])
     figures = as_dict(
@@ -120,7 +121,7 @@ def reduce_layer(request: LayerRequest) -> LayerFiles:
         *placed.positions.astype(np.float32).T,
         trust_of(found[0], placed.positions),
         second.agreement,
-        *plane_of(points).T,
+        *pad_plane(plane).T,
     ]
     arrays = [pa.array(c, field.type) for c, field in zip(columns, POSITIONS, strict=True)]
     folder = f"reduction/{layer}"
@@ -166,11 +167,11 @@ def read_rows_of(
     return table["image_id"].to_numpy(), values
 
 
-def plane_of(points: Points) -> np.ndarray:
-    """Return the first two columns of points, which are their plane after PCA."""
-    plane = np.zeros((len(points), 2), np.float32)
-    plane[:, : min(2, points.shape[1])] = points[:, :2]
-    return plane
+def pad_plane(plane: Points) -> np.ndarray:
+    """Return a plane with two columns, also where there is one component."""
+    padded = np.zeros((len(plane), 2), np.float32)
+    padded[:, : plane.shape[1]] = plane
+    return padded
 
 
 def read_start(store: Store, path: str | None, ids: Ids) -> np.ndarray | None:

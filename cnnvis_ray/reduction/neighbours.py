@@ -71,11 +71,12 @@ class Index:
 
 def prepare(points: Points, metric: Metric) -> npt.NDArray[np.float32]:
     """Return points as an index holds them: contiguous, of length 1 for cosine."""
-    exact: npt.NDArray[np.float32] = np.ascontiguousarray(points, dtype=np.float32)
+    exact: npt.NDArray[np.float32] = np.array(points, dtype=np.float32, order="C")
     if metric != "cosine":
         return exact
     lengths = np.linalg.norm(exact, axis=1, keepdims=True)
-    return exact / np.where(lengths > 0, lengths, 1)
+    exact /= np.where(lengths > 0, lengths, 1).astype(np.float32)
+    return exact
 
 
 def build_index(points: Points, metric: Metric = "euclidean", seed: int = 0) -> Index:
@@ -167,7 +168,7 @@ def search_index(
 
     searched = faiss.deserialize_index(index.archive)
     if index.num_probes:
-        searched.nprobe = index.num_probes
+        faiss.extract_index_ivf(searched).nprobe = index.num_probes
     prepared = prepare(points, index.metric)
     own = np.arange(len(prepared))[rows or slice(None)]
     found = search_pieces(searched, prepared[own], min(count + 1 + SPARE, len(prepared)))[1]
@@ -204,7 +205,7 @@ def rank(
 def nearest(
     points: Points, count: int, metric: Metric = "euclidean", seed: int = 0
 ) -> tuple[Indices, Distances]:
-    """Find the nearest other points of every point, index and search in one; see `search_index`."""
+    """Find the nearest other points of every point: an index and its search in one."""
     return search_index(build_index(points, metric, seed), points, count)
 
 
@@ -254,6 +255,6 @@ def indices_of(ids: Ids, tables: Sequence[pa.Table]) -> Indices:
         raise ValueError(f"neighbours of {table.num_rows} images for {len(ids)} images")
     near = table["neighbours"].combine_chunks().flatten().to_numpy().reshape(-1, NUM_KEPT)
     places = order[np.searchsorted(ids[order], np.maximum(near, ids.min()))]
-    found = np.empty_like(near)
+    found: Indices = np.empty_like(near)
     found[order] = np.where(near == MISSING, MISSING, places)
     return found

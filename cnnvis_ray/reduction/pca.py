@@ -98,9 +98,10 @@ def fit_pca(
 
 def finish(found: Solution, num_features: int, asked: int) -> Pca:
     """Fix signs, turn scatter into variances, and note what was adapted."""
-    components = found.components.astype(np.float32)
-    largest = np.abs(components).argmax(axis=1)
-    components[components[np.arange(len(components)), largest] < 0] *= -1
+    components = found.components.astype(np.float32, copy=False)
+    for direction in components:  # one by one: all together are as large as what a worker holds
+        if direction[np.abs(direction).argmax()] < 0:
+            direction *= -1
     scatter = np.maximum(found.scatter, 0).astype(np.float64)
     notes = [found.note]
     if len(components) < asked:

@@ -19,7 +19,7 @@ from cnnvis_ray.config import Reduce
 from cnnvis_ray.reduction.alignment import align
 from cnnvis_ray.reduction.neighbours import MISSING, Indices, Metric, Points, prepare
 from cnnvis_ray.reduction.resources import num_threads
-from cnnvis_ray.reduction.tsne import Positions, embed
+from cnnvis_ray.reduction.tsne import Positions, embed, principal_plane
 
 Figures = dict[str, float | int | None]
 Trust = npt.NDArray[np.float32]
@@ -65,8 +65,8 @@ def judge_map(
     Args:
         points: ``[N, D]``, N at least 3.
         positions: ``[N, 2]``.
-        plane: ``[N, 2]`` first two principal components; of the points' first two columns
-            without it, which they are after PCA.
+        plane: ``[N, 2]`` first two principal components: the points' first two columns after
+            PCA; found here without it.
         metric: under which the points' neighbours are.
         seed: of the sample, the triplets and the shuffled control.
     """
@@ -74,7 +74,7 @@ def judge_map(
     shuffled = np.random.default_rng(seed).permutation(len(points))
     maps = {
         "map": positions,
-        "pca_plane": points[:, :2] if plane is None else plane,
+        "pca_plane": principal_plane(points, seed) if plane is None else plane,
         "shuffled": positions[shuffled],
     }
     kept = judge_neighbours(points, maps, sample, metric)

@@ -2,7 +2,7 @@
 
 - ``covariance``: one pass that sums an exact scatter matrix, up to `MOST_COLUMNS` features.
 - ``gram``: the inner products of all images, up to `MOST_ROWS` of them, then one pass for the
-  directions; exact as well. Held groups of images meet all later blocks, columns a piece at a time.
+  directions; exact as well. Groups of images that a task holds meet all later blocks.
 - ``randomized``: blocked subspace iteration (Halko, Martinsson and Tropp 2011,
   doi:10.1137/090771806) with QR between 2 to 4 power iterations, where both are large. It is
   checked on a sample against the exact one.
@@ -188,20 +188,21 @@ def merge_moments(problem: Problem, full: bool) -> Moments:
     moments = next(results)
     for other in results:
         moments.add(other)
-    return check_count(moments, num_images)
-
-
-def check_count(moments: Moments, num_images: int) -> Moments:
-    """Compare the images found with the images announced."""
-    found = moments.count + len(moments.left_out)
-    if found != num_images:
-        raise ValueError(f"the feature blocks hold {found} images, expected {num_images}")
-    if moments.count < 2:
-        raise RefusedError(
-            f"PCA needs at least 2 images, there are {moments.count}"
-            + (f" and {len(moments.left_out)} with NaN or infinity" if num_images > 1 else "")
-        )
+    check_count(moments.count, len(moments.left_out), num_images)
     return moments
+
+
+def check_count(count: int, num_left_out: int, num_images: int) -> None:
+    """Compare the images found with the images announced."""
+    if count + num_left_out != num_images:
+        raise ValueError(
+            f"the feature blocks hold {count + num_left_out} images, expected {num_images}"
+        )
+    if count < 2:
+        raise RefusedError(
+            f"PCA needs at least 2 images, there are {count} and {num_left_out} with NaN or "
+            "infinity"
+        )
 
 
 def solve_covariance(problem: Problem) -> Solution:
@@ -314,7 +315,8 @@ def first_mean(problem: Problem) -> Basis:
     for block in problem.blocks:
         rows = read_rows(block, problem.shape[1])
         if len(rows.ids):
-            return rows.features.mean(axis=0, dtype=np.float64).astype(np.float32)
+            mean: Basis = rows.features.mean(axis=0, dtype=np.float64).astype(np.float32)
+            return mean
     return np.zeros(problem.shape[1], np.float32)
 
 
@@ -330,7 +332,7 @@ def inner_products(problem: Problem, origin: Basis) -> tuple[Ids, Matrix, Ids]:
     found = list(problem.map_blocks(partial(multiply, origin=origin), meetings))
     left_out = join_ids(each.left_out for each in found)
     ids = np.sort(join_ids(each.rows for each in found))
-    check_count(Moments(len(ids), origin, origin, left_out), num_images)
+    check_count(len(ids), len(left_out), num_images)
     inner = np.zeros((len(ids), len(ids)))
     for each in found:
         rows, columns = np.searchsorted(ids, each.rows), np.searchsorted(ids, each.columns)

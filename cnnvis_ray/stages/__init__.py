@@ -17,5 +17,6 @@ VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "explain": ("heat maps, crops and cards: where the network looks", ("explain",)),
     "reduce": ("features to positions on a map: PCA and t-SNE", ("reduce",)),
     "mosaic": ("maps to pictures: scatter and grid", ("mosaic",)),
+    "report": ("the explorer: pages of the whole run that open by double click", ("report",)),
 }
 """Each verb that computes: its help, and the stages that it goes through, in order."""

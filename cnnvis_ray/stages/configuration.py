@@ -1,11 +1,15 @@
 """Where an invocation's configuration comes from, and where ``init`` writes the commented one."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from cnnvis_ray.config import Config, commented_config, load_config, parse_config
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.storage import Store
+
+CONFIG = "config.yaml"
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 def configured(run_dir: str | None, path: str | None, sets: Sequence[str]) -> Config:
@@ -26,9 +30,44 @@ def configured(run_dir: str | None, path: str | None, sets: Sequence[str]) -> Co
             "cnnvis quickstart"
         )
     store = Store(run_dir)
-    if not store.exists("config.yaml"):
-        raise RefusedError(f"{run_dir!r} is no run: it holds no config.yaml; use --config FILE")
-    return parse_config(store.read("config.yaml"), f"{run_dir}/config.yaml", sets, run_dir)
+    if store.exists(CONFIG):
+        return parse_config(store.read(CONFIG), f"{run_dir}/{CONFIG}", sets, run_dir)
+    if is_image_folder(run_dir):
+        return configure_folder(run_dir, sets)
+    raise RefusedError(
+        f"{run_dir!r} is neither a run (it has no {CONFIG}) nor a folder of images; use --config "
+        "FILE, which cnnvis init writes"
+    )
+
+
+def is_image_folder(path: str) -> bool:
+    """Whether a path is a folder with images in it or in a sub-folder."""
+    folder = Path(path)
+    if not folder.is_dir() or (folder / "run.json").exists():
+        return False
+    return any(
+        each.suffix.lower() in SUFFIXES
+        for depth in ("*", "*/*", "*/*/*")
+        for each in folder.glob(depth)
+    )
+
+
+def configure_folder(path: str, sets: Sequence[str]) -> Config:
+    """Return the configuration of a first run over a folder of photos.
+
+    The network is resnet50 unless a setting names another; the run is ``runs/NAME`` of the folder.
+    """
+    source = str(Path(path).absolute()).replace("${", "$${")
+    own = [
+        f"images.source={json.dumps(source)}",
+        "network.name=resnet50",
+        "layers=[layer1, layer4]",
+    ]
+    named = any(setting.startswith("network.name=") for setting in sets)
+    layered = any(setting.startswith("layers=") for setting in sets)
+    if named and not layered:
+        own[2] = "layers=[all]"
+    return load_config(None, [*own, *sets], str(Path("runs") / Path(path).absolute().name))
 
 
 def write_commented(path: str) -> None:

@@ -128,10 +128,10 @@ class Extraction:
             merge_statistics(records, layer, job.config.extract.exemplars)
         write_labels(job)
         if self.units.num_tasks or summary.unfinished:
-            layers = layers_of(records.passes("extract"))
-            folders = [f"{kind}/{layer}" for kind in ("features", "channels") for layer in layers]
+            names = [name for name in job.store.names("channels") if not name.endswith(".parquet")]
+            folders = ["images", "rejects", "features", *(f"channels/{name}" for name in names)]
             due = [failure.task.unit.name for failure in failed]
-            records.sweep(("images", "extract"), ["images", "rejects", *folders], due)
+            records.sweep(("images", "extract"), folders, due)  # forgotten layers' too
         self.reconcile(failed, summary)
 
     def open(self) -> None:

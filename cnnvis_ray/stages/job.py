@@ -39,7 +39,7 @@ from cnnvis_ray.storage import Store
 
 PACKAGES = ("cnnvis_ray", "ray", "torch", "torchvision", "numpy", "pyarrow", "openTSNE", "pillow")
 CONFIG = "config.yaml"
-WITH_WEIGHTS = {"extract", "maximize", "explain", "place"}
+WITH_WEIGHTS = {"extract", "maximize", "explain", "report"}
 """The stages that compute with the network; the others only name its layers."""
 
 

@@ -74,11 +74,11 @@ def plan(config: Config) -> list[str]:
     with refusals.gather():
         check_memory(config, offered, placement, measured.worker_bytes, driver_bytes)
     refusals.raise_all()
-    per_unit = len(measured.bytes) + 2  # and two markers
+    per_unit = len(measured.bytes) + 2  # and two markers; the labels and statistics have one each
     return [
         f"images    {num_images:,} in {len(pieces):,} units; done: {num_done(config.run_dir):,}",
         f"rows      {num_images:,} of images, and {num_images:,} a layer",
-        f"objects   {len(pieces) * per_unit:,} files",
+        f"objects   {len(pieces) * per_unit + len(vision.layers) + 1:,} files",
         *(f"bytes     {shown(size * num_images):>9}  {at}" for at, size in measured.bytes.items()),
         f"bytes     {shown(total_bytes(measured, num_images)):>9}  together",
         f"memory    {shown(measured.worker_bytes)} a worker, {shown(driver_bytes)} the driver",

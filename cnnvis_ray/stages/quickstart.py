@@ -1,4 +1,4 @@
-"""The verb ``quickstart``: train the digits network, then every stage, without data or network."""
+"""The verb ``quickstart``: train on digits, then every stage and the report; needs no data."""
 
 import json
 import logging
@@ -47,4 +47,6 @@ def quickstart(run_dir: str, sets: Sequence[str], replace: Sequence[str] = ()) -
         log.info("it recognizes %.1f %% of the digits it did not see", 100 * accuracy)
     path = beside.path(weights) if beside.is_local else f"{parent}/{weights}"
     own = [*SETTINGS, f"network.weights={json.dumps(path.replace('${', '$${'))}"]
-    return run_verb("run", load_config(None, [*own, *sets], run_dir), replace)
+    config = load_config(None, [*own, *sets], run_dir)
+    run_verb("run", config, replace)
+    return run_verb("report", config)

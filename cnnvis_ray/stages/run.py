@@ -11,37 +11,44 @@ from pathlib import Path
 from typing import Protocol
 
 from cnnvis_ray import ledger
-from cnnvis_ray.cluster import Session, in_submitted_job, interrupt, session, snapshot, stoppable
-from cnnvis_ray.config import Config
+from cnnvis_ray.cluster import (
+    Placement,
+    Session,
+    in_submitted_job,
+    interrupt,
+    session,
+    snapshot,
+    stoppable,
+)
+from cnnvis_ray.config import Cluster, Config
 from cnnvis_ray.errors import Refusals, RefusedError
 from cnnvis_ray.ledger import Value
 from cnnvis_ray.stages import VERBS
 from cnnvis_ray.stages.job import Job, open_job
 from cnnvis_ray.stages.node_checks import check_nodes
-from cnnvis_ray.stages.summary import Summary
-from cnnvis_ray.stages.units import Units
+from cnnvis_ray.stages.summary import FOLDERS, Summary
 from cnnvis_ray.storage import Store
 
 log = logging.getLogger(__name__)
 
-FOLDERS = {
-    "mosaics": "mosaic",
-    "maps": "embedding",
-    "features": "features",
-    "channels": "channels",
-    "pictures": "maximization",
-    "explained": "explanation",
-}
+
+class Sized(Protocol):
+    """Work units, as far as a check of the cluster needs them."""
+
+    @property
+    def num_tasks(self) -> int:
+        """How many there are."""
+
+    def place(self, config: Cluster, session: Session) -> Placement:
+        """Resolve their workers against what the nodes have."""
 
 
 class Work(Protocol):
-    """What a stage decided to do.
+    """What a stage decided to do."""
 
-    Attributes:
-        units: its work units on the cluster, where it has any.
-    """
-
-    units: Units | None  # type: ignore[type-arg]
+    @property
+    def units(self) -> Sized | None:
+        """Its work units on the cluster, where it has any."""
 
     def do(self, session: Session, summary: Summary) -> None:
         """Write what the decision changes, and work."""
@@ -99,7 +106,7 @@ def decide_all(job: Job) -> dict[str, Work]:
     return works
 
 
-def check_cluster(job: Job, works: dict[str, Work], opened: Session) -> None:
+def check_cluster(job: Job, works: Mapping[str, Work], opened: Session) -> None:
     """Check that the cluster has what the work needs, and that its nodes reach the run.
 
     Raises:
@@ -145,7 +152,7 @@ def last_screen(job: Job, summary: Summary) -> list[str]:
         if isinstance(quality, dict):
             lines.append(f"{layer}: {', '.join(describe_figures(quality))}")
     for what, folder in FOLDERS.items():
-        if job.store.names(folder):
+        if job.store.exists(folder):
             lines.append(f"{what:9} {job.store.root}/{folder}")
     lines.append(f"{'summary':9} {job.store.root}/summary.json")
     return lines

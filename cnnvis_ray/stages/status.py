@@ -4,7 +4,7 @@ from cnnvis_ray import ledger
 from cnnvis_ray.cluster.progress import clock
 from cnnvis_ray.ledger import Holder, Run, open_run, read_plan
 from cnnvis_ray.stages.extract import mixed_threads
-from cnnvis_ray.stages.summary import read_outcome, read_summary
+from cnnvis_ray.stages.summary import FOLDERS, read_outcome, read_summary
 
 
 def status(run_dir: str) -> list[str]:
@@ -51,4 +51,24 @@ def describe_passes(run: Run) -> list[str]:
             of = f"/{num_units:,}" if owner.kind == "images" else ""
             layers = f" of {', '.join(owner.layers)}" if owner.layers else ""
             lines.append(f"done      {stage} {len(run.ledger.done(owner)):,}{of} units{layers}")
+    return lines
+
+
+def show(run_dir: str) -> list[str]:
+    """Return what there is to look at in a run, the explorer first.
+
+    Raises:
+        RefusedError: there is no run.
+    """
+    run = open_run(run_dir)
+    lines = []
+    for what, path in FOLDERS.items():
+        if run.store.exists(path):
+            names = run.store.names(path)
+            lines.append(
+                f"{what:10}{run.store.root}/{path}"
+                + (f" ({len(names)} entries)" if len(names) > 1 else "")
+            )
+    if not lines:
+        return [f"nothing to look at yet; continue with: cnnvis run {run_dir}"]
     return lines

@@ -10,6 +10,16 @@ from cnnvis_ray.ledger import Value, dump
 from cnnvis_ray.storage import Store
 
 NAME = "summary.json"
+FOLDERS = {
+    "report": "report/index.html",
+    "mosaics": "mosaic",
+    "maps": "embedding",
+    "features": "features",
+    "channels": "channels",
+    "pictures": "maximization",
+    "explained": "explanation",
+}
+"""Where people look, by what they call it."""
 
 
 class Summary:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pyarrow as pa
 
 from cnnvis_ray import channels, ledger
-from cnnvis_ray.config import parse_config
+from cnnvis_ray.config import Config, parse_config
 from cnnvis_ray.errors import IncompleteError, RefusedError
 from cnnvis_ray.ledger import Finding, Ledger, Verifier
 from cnnvis_ray.ledger.verification import find_leftovers, is_json, note_damage
@@ -23,7 +23,7 @@ AT_MOST = 20  # findings in the failure's line; all of them are logged
 
 
 def verify(run_dir: str, sweep: bool) -> list[str]:
-    """Verify a run.
+    """Verify a run, and the nights that were placed in it.
 
     Args:
         run_dir: folder or URI.
@@ -60,7 +60,10 @@ def verify(run_dir: str, sweep: bool) -> list[str]:
     if findings:
         raise IncompleteError(describe(run_dir, findings, verifier.num_files))
     swept = f", {len(left)} leftovers swept" if sweep else ""
-    return [f"{run_dir}: {verifier.num_files:,} files are what their markers say{swept}"]
+    lines = [f"{run_dir}: {verifier.num_files:,} files are what their markers say{swept}"]
+    for name in store.names("placed"):
+        lines += verify(f"{run_dir.rstrip('/')}/placed/{name}", sweep)
+    return lines
 
 
 def describe(run_dir: str, findings: Sequence[Finding], num_files: int) -> str:
@@ -79,7 +82,9 @@ def check_texts(store: Store) -> Iterator[Finding]:
     """Check the files that no marker names: configuration, summary and note of damage."""
     if store.exists("config.yaml"):
         try:
-            parse_config(store.read("config.yaml").decode(), "config.yaml")
+            config = parse_config(store.read("config.yaml").decode(), "config.yaml")
+            if config == Config():
+                yield Finding("config.yaml", "is empty; give --config FILE")
         except (RefusedError, UnicodeDecodeError) as failure:
             words = "it is not UTF-8" if isinstance(failure, UnicodeDecodeError) else str(failure)
             yield Finding("config.yaml", f"cannot be used: {words}; give --config FILE")

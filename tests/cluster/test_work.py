@@ -147,7 +147,7 @@ def dying(folder: Path, slot: Slot) -> Callable[[int], str]:
     return worker
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
+@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_task_that_kills_its_worker_is_quarantined_alone(
     tmp_path: Path, num_workers: int
 ) -> None:

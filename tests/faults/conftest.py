@@ -121,6 +121,14 @@ class Driver:
 
         wait_for(holds, 90, what)
 
+    def lives(self, seconds: float) -> bool:
+        """Whether it still runs after some time."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
     def kill(self) -> None:
         """End it with SIGKILL, with every process that it started itself."""
         os.killpg(self.process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The driver is killed ten times in one run, in every stage, and continued with other numbers."""
+"""The driver is killed in every stage, at chosen and at random moments, and continued."""
 
 import random
 import time
@@ -74,6 +74,48 @@ def test_ten_kills(nodes: Cluster, tmp_path: Path) -> None:
         .drop(["curve"])
         .equals(other.pictures("features.0").drop(["curve"]))
     )
+
+
+KILLS = 50
+EXPLAINED = ("explain={images: 24, sheets: 2, curves: 2, methods: [saliency]}",)
+
+
+@pytest.mark.timeout(2400)
+def test_fifty_kills_at_random(nodes: Cluster, tmp_path: Path) -> None:
+    """Runs are killed at random moments until 50 drivers are dead; each ends as if undisturbed."""
+    write_photos(tmp_path / "photos", 96)
+    settings = [*on(nodes), *SMALL, *EXPLAINED, "cluster.cpus_per_worker=1"]
+    for verb in ("run", "explain"):
+        whole = Driver(tmp_path, verb, [*settings, "cluster.workers=2"], "whole")
+        assert whole.end() == 0, whole.log.read_text()[-3000:]
+    expected = everything(open_run(str(tmp_path / "whole")))
+    choose = random.Random(7)
+    killed = attempt = 0
+    while killed < KILLS:
+        name = f"killed-{attempt}"
+        attempt += 1
+        for verb in ("run", "explain"):
+            while True:
+                workers = f"cluster.workers={choose.randint(1, 3)}"
+                driver = Driver(tmp_path, verb, [*settings, workers], name)
+                if driver.lives(choose.uniform(4, 20)):
+                    driver.kill()
+                    killed += 1
+                    continue
+                assert driver.end() == 0, driver.log.read_text()[-3000:]
+                break
+        verify(str(tmp_path / name), False)
+        assert everything(open_run(str(tmp_path / name))) == expected, name
+
+
+def everything(run: Run) -> dict[str, list[str]]:
+    """Return the digests of every file that a marker names, by stage and unit."""
+    return {
+        f"{stage} {owner.layers} {unit}": [file.sha256 for file in marker.files]
+        for stage in run.ledger.stages
+        for owner in run.passes(stage)
+        for unit, marker in run.ledger.markers(owner).items()
+    }
 
 
 def maps(run: Run) -> list[str]:

@@ -201,6 +201,15 @@ def test_a_product_is_made_when_its_inputs_or_its_recipe_change(store: Store) ->
     assert Ledger(store).done(owner) == {"000000.r0"}
 
 
+def test_a_product_with_a_damaged_marker_gets_another_one(store: Store) -> None:
+    wanted = Pass("labels", {})
+    file = ShardFile("labels.parquet", 0, 1, "00")
+    Ledger(store).make(wanted, lambda: [file])
+    store.write(f"passes/{wanted.name}/done/000000.r0.json", b"{")
+    assert Ledger(store).make(wanted, lambda: [file])[1]
+    assert not Ledger(store).make(wanted, lambda: [file])[1]
+
+
 def test_a_damaged_marker_is_due_again_and_healed(store: Store) -> None:
     (owner,) = opened(store, wanted("a"))
     ledger.commit(store, owner, marker("000000.r0"))

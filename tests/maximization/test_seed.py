@@ -1,18 +1,13 @@
 """The seed's own method, its two traits included, and that its rows say so."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from cnnvis_ray.config import Maximize, load_config
 from cnnvis_ray.maximization.batches import Origin, generator
 from tests.maximization.small_networks import Draw
 
-ROOT = Path(__file__).parents[2]
 SEED = {
     "objective": "squared_maximum",
     "captured": "in_place",
@@ -80,15 +75,3 @@ def test_a_target_below_the_maximum_pulls_the_channel_down(toy: nn.Sequential, d
         toy[0].get_parameter("bias")[1] = 0.3
     (picture,) = draw(toy, "1", [1], dist=(-0.02, 0.02), steps=4, **SEED)
     assert picture.activation < picture.start_activation
-
-
-def test_the_recipe_file_is_the_seed_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, "CNNVIS_SHARED", "/somewhere")
-    recipe = load_config(str(ROOT / "jobs" / "seed_maximization.yaml")).maximize
-    assert isinstance(recipe, Maximize)
-    layers = [recipe.for_layer(f"conv{block}_1") for block in range(1, 6)]
-    assert [layer.size for layer in layers] == sorted({layer.size for layer in layers})
-    assert all(100 <= layer.height_width[0] <= 160 for layer in layers)
-    assert {(layer.learning_rate, layer.steps, layer.objective) for layer in layers} == {
-        (0.01, 200, "squared_maximum")
-    }

@@ -139,7 +139,7 @@ def test_images_are_coloured_by_super_classes_or_by_nothing() -> None:
 
 def test_a_layout_is_one_entry_of_a_dict(monkeypatch: pytest.MonkeyPatch) -> None:
     check_layouts(["grid", "scatter"])
-    with pytest.raises(RefusedError, match="no layout 'gird'; did you mean: grid\\?"):
+    with pytest.raises(RefusedError, match="'gird' is not a layout; did you mean grid\\?"):
         check_layouts(["gird"])
     monkeypatch.setitem(LAYOUTS, "gird", draw_grid)
     check_layouts(["gird"])

@@ -28,7 +28,7 @@ Files = dict[str, bytes]
 
 
 def colour_of(image: int) -> tuple[int, int, int]:
-    return (40 + image % 200, 255 - image // 200 * 40, 100)
+    return (40 + image % 200, 255 - image // 200 % 6 * 40, 100)
 
 
 def thumbnail(image: int) -> bytes:
@@ -94,14 +94,14 @@ def test_every_image_is_drawn_once_and_every_level_is_whole(num_images: int) -> 
         x, y = column * canvas.cell + 64, row * canvas.cell + 64
         path = canvas.tile_path(canvas.top, x // 512, y // 512)
         with Image.open(io.BytesIO(files[path])) as tile:
-            shown = tile.convert("RGB").getpixel((x % 512, y % 512))
+            shown = np.asarray(tile.convert("RGB"))[y % 512, x % 512].astype(int)
         assert np.abs(np.subtract(shown, colour_of(image * 3))).max() < 12
 
 
 def test_a_level_is_the_one_above_halved() -> None:
     canvas, files, _, _ = make(300)
     read = files.__getitem__
-    for level in range(canvas.top, canvas.top - 5, -1):
+    for level in range(canvas.top, canvas.top - 3, -1):
         above = module.read_area(canvas, level, (0, 0, *canvas.size(level)), read)
         below = module.read_area(canvas, level - 1, (0, 0, *canvas.size(level - 1)), read)
         assert above.reduce(2).size == below.size
@@ -128,8 +128,8 @@ def test_frames_have_the_colour_of_their_class() -> None:
     )
     draw_band(0, canvas, ["p"], lambda _: io.BytesIO(data), files.__setitem__)
     with Image.open(io.BytesIO(files[canvas.tile_path(7, 0, 0)])) as tile:
-        left = np.argmin(np.asarray(tile.convert("RGB"))[64, :, 0])
-        red, green, blue = tile.convert("RGB").getpixel((int(left) + 1, 64))
+        line = np.asarray(tile.convert("RGB"))[64]
+    red, green, blue = line[line[:, 0].argmin() + 1].tolist()
     assert blue > 180 and red < 80 and green < 80
 
 

@@ -58,7 +58,8 @@ def test_cells_find_most_of_the_true_neighbours(monkeypatch: pytest.MonkeyPatch)
     true, _ = nearest(points, 10)
     monkeypatch.setattr(module, "MOST_EXACT", 100)
     index = build_index(points)
-    assert index.num_probes > 0 and 0.99 <= index.recall <= 1
+    assert index.num_probes > 0
+    assert 0.99 <= index.recall <= 1
     found, distances = search_index(index, points, 10)
     shared = [len(set(a) & set(b)) / 10 for a, b in zip(true[200:], found[200:], strict=True)]
     assert np.mean(shared) > 0.97
@@ -84,7 +85,7 @@ def test_tasks_find_what_one_search_finds(
     monkeypatch.setattr(module, "MOST_EXACT", most_exact)
     monkeypatch.setattr(module, "QUERY_ROWS", 130)
     points, ids = clusters(500), np.random.default_rng(0).permutation(500) * 7
-    index = pickle.loads(pickle.dumps(build_index(points)))
+    index = pickle.loads(pickle.dumps(build_index(points)))  # noqa: S301  our own
     tables = []
     for rows in module.query_rows(500):
         near, far = search_index(index, points, 15, rows)

@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
     [
         (["run"], "cnnvis init"),
         (["run", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["run", "nowhere"], "is no run"),
+        (["run", "nowhere"], "neither a run"),
         (["run", "nowhere", "--config", "x.yaml"], "give one of them"),
         (["layers", "vgg61"], "vgg16"),
         (["layers", "no.such.module:network"], "no.such.module"),
@@ -46,14 +46,16 @@ def test_refusals(capsys: pytest.CaptureFixture[str], arguments: list[str], part
     assert part in refused(capsys, *arguments)
 
 
-def test_all_errors_of_a_configuration_in_one_line(
+def test_all_errors_of_a_configuration_at_once_a_line_each(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text("images: {sorce: photos}\nlayers: 3\nextract: {pooling: squash}\n")
-    told = refused(capsys, "run", "--config", str(path))
-    for part in ("sorce", "source", "layers", "squash"):
-        assert part in told
+    path.write_text("images: {sorce: photos}\nlayers: 3\nextract: {batch_size: none}\n")
+    assert cli.main(["run", "--config", str(path)]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert all(line.startswith("cnnvis: ") for line in told)
+    for part in ("sorce", "source", "layers", "batch_size"):
+        assert sum(part in line for line in told) == 1, told
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_without_extraction_it_is_refused(
     configured: Callable[..., Config], tmp_path: Path
 ) -> None:
     write_photos(tmp_path / "photos", 3)
-    with pytest.raises(RefusedError, match="no finished images"):
+    with pytest.raises(RefusedError, match="no usable image yet"):
         run_verb("explain", configured(EXPLAIN), ())
 
 

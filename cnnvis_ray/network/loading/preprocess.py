@@ -97,13 +97,10 @@ def from_values(values: PreprocessValues) -> Preprocess:
     """Convert a preprocess as the configuration, or the metadata of a weights file, writes it.
 
     Raises:
-        RefusedError: ``mean`` or ``std`` do not fit the number of channels, or a std is not
-            above 0.
+        RefusedError: ``mean`` or ``std`` do not fit the number of channels.
     """
     mean = fit_channels("mean", values.mean, values.channels)
     std = fit_channels("std", values.std, values.channels)
-    if min(std) <= 0:
-        raise RefusedError(f"network.preprocess.std: given {list(std)}, all must be above 0")
     return Preprocess(values.resize, values.crop, values.channels, mean, std, values.interpolation)
 
 

@@ -1,0 +1,129 @@
+"""What changed in a night, and what is wrong with a data set: plain computation, no torch, no Ray.
+
+A `place` stage reads features pooled by mean (the channels' means of every image) and calls
+
+1. ``rows = draw_reference(N, seed)``; ``compare_night({layer: reference[rows]}, {layer: night})``
+   -> `Drift`, whose ``drift_fields`` are the top of changes.json;
+2. ``find_neighbours(reference_pca, night_pca)`` (or an index's answer as `Neighbours`), then
+   ``place_images(positions, neighbours)`` and ``judge_placement(...)``;
+3. ``find_novelty(reference_fifth_distances, neighbours.distances[:, 4])``, ``compare_classes``,
+   ``compare_confidence``, ``compare_cells(positions, placed)``, ``find_new_tops(layer, ...)`` of
+   each layer -> ``novelty_fields``;
+4. ``collect_trends(documents of all nights)``;
+5. `draw_channels`, `draw_strangest`, `draw_trends`: pictures to be written as PNG.
+
+An `audit` stage calls
+
+1. ``directions = standardize(features)``, ``neighbours = nearest_rows(directions)`` (or the run's
+   kept neighbours as rows, -1 for a missing one);
+2. ``images = Images(image_ids, keys, labels, thumbnails)``;
+3. ``find_duplicates(images, directions, neighbours)``, ``find_suspects(images, features,
+   neighbours, seed)``, ``find_outliers(images, fifth_distances)``, ``find_broken_classes(images,
+   features, neighbours)``: tables to be written as Parquet;
+4. `draw_duplicates`, `draw_suspects`, `draw_outliers`, `draw_broken_classes`; a picture is `None`
+   where there is nothing to show.
+"""
+
+from cnnvis_ray.monitoring.doctor import (
+    BROKEN_CLASSES,
+    OUTLIERS,
+    SUSPECTS,
+    LabelCalibration,
+    find_broken_classes,
+    find_outliers,
+    find_suspects,
+)
+from cnnvis_ray.monitoring.drift import (
+    Drift,
+    LayerDrift,
+    MovedChannel,
+    compare_night,
+    draw_reference,
+    drift_fields,
+)
+from cnnvis_ray.monitoring.duplicates import (
+    DUPLICATES,
+    Images,
+    find_duplicates,
+    nearest_rows,
+    split_of,
+    standardize,
+)
+from cnnvis_ray.monitoring.novelty import (
+    CellChange,
+    ClassCounts,
+    NewTop,
+    Novelty,
+    collect_trends,
+    compare_cells,
+    compare_classes,
+    compare_confidence,
+    expected_new_tops,
+    find_new_tops,
+    find_novelty,
+    novelty_fields,
+)
+from cnnvis_ray.monitoring.pages import (
+    ChannelCrops,
+    draw_broken_classes,
+    draw_channels,
+    draw_duplicates,
+    draw_outliers,
+    draw_strangest,
+    draw_suspects,
+    draw_trends,
+)
+from cnnvis_ray.monitoring.placement import (
+    Neighbours,
+    PlacementQuality,
+    find_neighbours,
+    judge_placement,
+    place_images,
+)
+
+__all__ = [
+    "BROKEN_CLASSES",
+    "DUPLICATES",
+    "OUTLIERS",
+    "SUSPECTS",
+    "CellChange",
+    "ChannelCrops",
+    "ClassCounts",
+    "Drift",
+    "Images",
+    "LabelCalibration",
+    "LayerDrift",
+    "MovedChannel",
+    "Neighbours",
+    "NewTop",
+    "Novelty",
+    "PlacementQuality",
+    "collect_trends",
+    "compare_cells",
+    "compare_classes",
+    "compare_confidence",
+    "compare_night",
+    "draw_broken_classes",
+    "draw_channels",
+    "draw_duplicates",
+    "draw_outliers",
+    "draw_reference",
+    "draw_strangest",
+    "draw_suspects",
+    "draw_trends",
+    "drift_fields",
+    "expected_new_tops",
+    "find_broken_classes",
+    "find_duplicates",
+    "find_neighbours",
+    "find_new_tops",
+    "find_novelty",
+    "find_outliers",
+    "find_suspects",
+    "judge_placement",
+    "nearest_rows",
+    "novelty_fields",
+    "place_images",
+    "split_of",
+    "standardize",
+]

@@ -1,0 +1,305 @@
+"""What is new in a night: strange images, other classes, other places on the map, new tops.
+
+These figures describe a night; only `drift` raises alarms at a stated rate, and `class_counts`
+states its own chance.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Distances = npt.NDArray[np.floating]
+Positions = npt.NDArray[np.floating]
+
+RANK = 5  # of the neighbour whose distance says how strange an image is
+USUAL_SHARE = 0.95
+NUM_STRANGEST = 24
+CELLS = 20  # per side of the map
+LEAST_EXPECTED = 5.0  # images of a class or cell: below it a chi-square is not one
+CHANCE = 0.01
+NUM_NIGHTS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Novelty:
+    """How strange a night's images are to the reference.
+
+    Attributes:
+        share: of the images whose fifth neighbour lies beyond the reference's 95 % quantile;
+            0.05 is expected.
+        limit: that quantile, feature units.
+        p_value: chance of so many or more in a night like the reference.
+        strangest: rows of the night, strangest first, at most 24.
+        distances: to the fifth neighbour, one per image of the night.
+    """
+
+    share: float
+    limit: float
+    p_value: float
+    strangest: tuple[int, ...]
+    distances: Distances
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCounts:
+    """Classes of a night beside the reference.
+
+    Attributes:
+        counts: by class, images of the night and those expected from the reference's shares.
+        unknown: classes that the reference does not hold, with their counts.
+        p_value: chi-square against the reference, `None` where too few images are expected.
+    """
+
+    counts: Mapping[str, tuple[int, float]]
+    unknown: Mapping[str, int]
+    p_value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CellChange:
+    """One cell of the map whose share of images changed.
+
+    Attributes:
+        row: from the top, 0 to 19.
+        column: from the left, 0 to 19.
+        images: of the night.
+        expected: from the reference's share.
+        p_value: of a difference this large, times the number of cells tested (Bonferroni).
+    """
+
+    row: int
+    column: int
+    images: int
+    expected: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class NewTop:
+    """A channel that an image of the night excites more than any image before.
+
+    Attributes:
+        layer: its name.
+        channel: its index.
+        value: peak activation of the night's best image.
+        before: peak activation of the reference's best image.
+        row: of that image in the night.
+    """
+
+    layer: str
+    channel: int
+    value: float
+    before: float
+    row: int
+
+
+def find_novelty(reference: Distances, night: Distances) -> Novelty | None:
+    """Return how strange a night is; `None` for a night or a reference without images.
+
+    Args:
+        reference: distance of each reference image to its fifth nearest other image.
+        night: distance of each new image to its fifth nearest reference image.
+    """
+    if len(night) == 0 or len(reference) == 0:
+        return None
+    limit = float(np.quantile(reference, USUAL_SHARE))
+    beyond = int((night > limit).sum())
+    usual = float((reference > limit).mean())
+    chance = stats.binomtest(beyond, len(night), max(usual, 1e-9), "greater").pvalue
+    order = np.argsort(-night, kind="stable")[:NUM_STRANGEST]
+    strangest = tuple(int(row) for row in order)
+    return Novelty(beyond / len(night), limit, float(chance), strangest, night)
+
+
+def compare_classes(
+    reference: Sequence[str | None], night: Sequence[str | None]
+) -> ClassCounts | None:
+    """Compare labels, or predicted classes, with the reference; `None` where either has none.
+
+    Rare classes, of which fewer than 5 images are expected, are joined before the chi-square.
+    """
+    before = Counter(label for label in reference if label is not None)
+    now = Counter(label for label in night if label is not None)
+    if not before or not now:
+        return None
+    unknown = {name: count for name, count in sorted(now.items()) if name not in before}
+    known = sum(now.values()) - sum(unknown.values())
+    whole = sum(before.values())
+    counts = {
+        name: (now.get(name, 0), known * count / whole) for name, count in sorted(before.items())
+    }
+    return ClassCounts(counts, unknown, chi_square(before, now))
+
+
+def chi_square(before: Counter[str], now: Counter[str]) -> float | None:
+    """Return the chance of such counts if both follow one distribution (homogeneity).
+
+    Both sides count as samples: a reference of a few hundred images is itself uncertain.
+    """
+    names = sorted(before)
+    table = np.array([[side.get(name, 0) for name in names] for side in (before, now)])
+    share = table[1].sum() / max(1, table.sum())
+    frequent = share * table.sum(axis=0) >= LEAST_EXPECTED
+    joined = np.column_stack([table[:, frequent], table[:, ~frequent].sum(axis=1)])
+    joined = joined[:, share * joined.sum(axis=0) >= LEAST_EXPECTED]
+    if joined.shape[1] < 2 or not joined[1].any():
+        return None
+    return float(stats.chi2_contingency(joined, correction=False).pvalue)
+
+
+def compare_confidence(reference: Distances, night: Distances) -> dict[str, float] | None:
+    """Return the median confidence of both and the chance of such a difference (KS)."""
+    if len(reference) == 0 or len(night) == 0:
+        return None
+    return {
+        "median": float(np.median(night)),
+        "reference_median": float(np.median(reference)),
+        "p_value": float(stats.ks_2samp(reference, night).pvalue),
+    }
+
+
+def compare_cells(reference: Positions, night: Positions) -> tuple[CellChange, ...]:
+    """List the cells of the map that grew or emptied, least likely first.
+
+    A cell is tested where 5 images are expected or found; new images outside the reference's
+    rectangle count in its outermost cells.
+
+    Args:
+        reference: positions, ``[N, 2]``.
+        night: positions, ``[n, 2]``.
+    """
+    if len(reference) == 0 or len(night) == 0:
+        return ()
+    low, high = reference.min(axis=0), reference.max(axis=0)
+    before, now = (count_cells(side, low, high) for side in (reference, night))
+    expected = before * len(night) / len(reference)
+    rows = np.flatnonzero(np.maximum(expected, now) >= LEAST_EXPECTED)
+    found = []
+    for cell in rows:
+        table = [
+            [now[cell], len(night) - now[cell]],
+            [before[cell], len(reference) - before[cell]],
+        ]
+        chance = min(1.0, float(stats.fisher_exact(table).pvalue) * len(rows))
+        if chance <= CHANCE:
+            row, column = divmod(int(cell), CELLS)
+            found.append(CellChange(row, column, int(now[cell]), float(expected[cell]), chance))
+    return tuple(sorted(found, key=lambda change: change.p_value))
+
+
+def count_cells(
+    positions: Positions, low: npt.NDArray[np.floating], high: npt.NDArray[np.floating]
+) -> npt.NDArray[np.int64]:
+    """Count images per cell, row by row from the top (the largest y)."""
+    span = np.where(high > low, high - low, 1)
+    cells = np.clip(((positions - low) / span * CELLS).astype(np.int64), 0, CELLS - 1)
+    flat = (CELLS - 1 - cells[:, 1]) * CELLS + cells[:, 0]
+    return np.bincount(flat, minlength=CELLS**2)
+
+
+def find_new_tops(
+    layer: str, before: Distances, values: Distances, rows: Sequence[int], most: int = 24
+) -> tuple[NewTop, ...]:
+    """List the channels that a new image excites more than any before, by relative excess.
+
+    Args:
+        layer: its name.
+        before: largest peak of the reference, ``channel``; -inf or NaN without images.
+        values: largest peak of the night, ``channel``.
+        rows: the image of the night with that peak, ``channel``.
+        most: channels to list.
+    """
+    higher = np.flatnonzero(np.isfinite(before) & np.isfinite(values) & (values > before))
+    excess = (values[higher] - before[higher]) / np.maximum(np.abs(before[higher]), 1e-9)
+    order = higher[np.argsort(-excess, kind="stable")][:most]
+    return tuple(
+        NewTop(layer, int(channel), float(values[channel]), float(before[channel]), rows[channel])
+        for channel in order
+    )
+
+
+def expected_new_tops(num_channels: int, num_reference: int, num_images: int) -> float:
+    """Return how many new tops a night like the reference brings: each image is as likely."""
+    return num_channels * num_images / max(1, num_images + num_reference)
+
+
+def collect_trends(
+    nights: Sequence[Mapping[str, object]], most: int = NUM_NIGHTS
+) -> dict[str, list[float | None]]:
+    """Return the figures of the last nights, one list per figure.
+
+    Args:
+        nights: the documents changes.json of all nights, oldest first.
+        most: nights to keep.
+
+    Returns:
+        ``novel share``, ``smallest change``, and ``score LAYER`` over its threshold, where 1
+        is an alarm; `None` where a night has no such figure.
+    """
+    recent = nights[-most:]
+    trends: dict[str, list[float | None]] = {"novel share": [], "smallest change": []}
+    for number, night in enumerate(recent):
+        novelty = night.get("novelty")
+        share = novelty.get("share") if isinstance(novelty, Mapping) else None
+        trends["novel share"].append(to_number(share))
+        trends["smallest change"].append(to_number(night.get("smallest_change")))
+        layers = night.get("layers")
+        for layer in layers if isinstance(layers, list) else ():
+            series = trends.setdefault(f"score {layer['layer']}", [None] * number)
+            series.append(float(layer["score"]) / float(layer["threshold"]))
+        for series in trends.values():
+            series.extend([None] * (number + 1 - len(series)))
+    return trends
+
+
+def to_number(value: object) -> float | None:
+    """Return a number as such, `None` for anything else."""
+    return float(value) if isinstance(value, int | float) else None
+
+
+def novelty_fields(
+    novelty: Novelty | None,
+    classes: ClassCounts | None,
+    cells: Sequence[CellChange],
+    tops: Sequence[NewTop],
+    keys: Sequence[str],
+) -> dict[str, object]:
+    """Return the fields of changes.json that describe what is new, of plain types alone.
+
+    Args:
+        novelty: of the night.
+        classes: of the night, by label or prediction.
+        cells: that grew or emptied.
+        tops: of all layers.
+        keys: of the night's images.
+    """
+    return {
+        "novelty": None
+        if novelty is None
+        else {
+            "share": novelty.share,
+            "expected": 1 - USUAL_SHARE,
+            "p_value": novelty.p_value,
+            "limit": novelty.limit,
+            "strangest": [
+                {"key": keys[row], "distance": float(novelty.distances[row])}
+                for row in novelty.strangest
+            ],
+        },
+        "classes": None
+        if classes is None
+        else {
+            "p_value": classes.p_value,
+            "unknown": dict(classes.unknown),
+            "counts": {
+                name: {"images": images, "expected": expected}
+                for name, (images, expected) in classes.counts.items()
+            },
+        },
+        "cells": [asdict(change) for change in cells],
+        "new_tops": [{**asdict(top), "key": keys[top.row]} for top in tops],
+    }

@@ -1,0 +1,7 @@
+"""The report: a whole run as one folder of pages that open by double click."""
+
+from cnnvis_ray.report.layers import Inputs
+from cnnvis_ray.report.pieces import Part
+from cnnvis_ray.report.site import Maker, Options, Written, plan_report, write_report
+
+__all__ = ["Inputs", "Maker", "Options", "Part", "Written", "plan_report", "write_report"]

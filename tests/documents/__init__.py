@@ -1,0 +1,1 @@
+"""README, docs, recipes and project files: what they say holds."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cnnvis_ray.channels.histograms import NUM_BINS, ZERO_BIN, middles, quantile
+from cnnvis_ray.channels.histograms import NUM_BINS, ZERO_BIN, bin_of, middles, quantile
 from cnnvis_ray.channels.tables import histogram_from
 from cnnvis_ray.explanation.classes import CLASS, ClassMeans
 from cnnvis_ray.explanation.heat import png
@@ -23,7 +23,7 @@ SIDE = 144  # pixels of a tile
 CHANNELS_PER_SHEET = 12
 CROPS_PER_CARD = 6  # on a sheet; the table has all
 NUM_BARS = 24
-INK, ZERO_INK, PAPER = (94, 201, 98), (128, 128, 128), (24, 24, 24)
+INK, ZERO_INK, PAPER, MARK = (94, 201, 98), (128, 128, 128), (24, 24, 24), (253, 231, 37)
 CROP = pa.struct(
     [
         ("key", pa.string()),
@@ -46,6 +46,7 @@ CARDS = pa.schema(
         ("classes", pa.list_(CLASS)),
         ("histogram", pa.list_(pa.int64(), NUM_BINS)),  # of the images' map maxima
         ("crops", pa.list_(CROP)),
+        ("mean_histogram", pa.list_(pa.int64(), NUM_BINS)),  # of the images' map means
     ]
 )
 
@@ -79,6 +80,7 @@ class Card:
         classes: those that excite it most.
         histogram: of the images' map maxima, in the bins of `channels.histograms`.
         crops: of the best images, best first.
+        mean_histogram: of the images' map means, which a picture's activation compares with.
     """
 
     channel: int
@@ -93,6 +95,13 @@ class Card:
     classes: Sequence[Class]
     histogram: NDArray[np.int64]
     crops: Sequence[Crop]
+    mean_histogram: NDArray[np.int64]
+
+    @property
+    def compares(self) -> bool:
+        """Whether the picture's activation and the images' map means are the same number."""
+        percentile = self.picture_percentile
+        return percentile is not None and not math.isnan(percentile)
 
 
 def build_cards(
@@ -132,6 +141,7 @@ def build_cards(
             found[row["channel"]] = row
     ordered = statistics.sort_by("channel")
     histogram = histogram_from(ordered, "peak_histogram")
+    mean_histogram = histogram_from(ordered, "histogram")
     median, top = quantile(histogram, 0.5), quantile(histogram, 0.995)
     excited = ordered["peak_excited"].to_numpy()
     selectivity = None if means is None else means.selectivity()
@@ -154,21 +164,27 @@ def build_cards(
                 "classes": [] if means is None else means.strongest(channel),
                 "histogram": histogram[channel],
                 "crops": [crop for _, crop in sorted(ranked.get(channel, []), key=itemgetter(0))],
+                "mean_histogram": mean_histogram[channel],
             }
         )
     return pa.Table.from_pylist(rows, schema=CARDS)
 
 
 def draw_card_sheets(
-    table: pa.Table, layer: str, num_crops: int, notes: Sequence[str]
+    table: pa.Table,
+    layer: str,
+    num_crops: int,
+    notes: Sequence[str],
+    class_names: Sequence[str] = (),
 ) -> Iterator[bytes]:
     """Draw a layer's cards, a row per channel: words, picture, histogram, crops.
 
     Args:
         table: from `build_cards`.
-        layer: for the title.
+        layer: for the title, with its network.
         num_crops: on a card, at most `CROPS_PER_CARD`.
         notes: below the title.
+        class_names: by channel, of a layer whose channels are classes.
 
     Yields:
         PNG, `CHANNELS_PER_SHEET` cards each.
@@ -176,21 +192,32 @@ def draw_card_sheets(
     num_crops = min(num_crops, CROPS_PER_CARD)
     for start in range(0, table.num_rows, CHANNELS_PER_SHEET):
         rows = table.slice(start, CHANNELS_PER_SHEET).to_pylist()
-        cards = [Card(**{**row, "histogram": np.array(row["histogram"])}) for row in rows]
+        counts = ("histogram", "mean_histogram")
+        cards = [Card(**row | {name: np.array(row[name]) for name in counts}) for row in rows]
         has_pictures = any(card.picture for card in cards)
-        tiles = [tile for card in cards for tile in card_tiles(card, num_crops, has_pictures)]
+        tiles = [
+            tile
+            for card in cards
+            for tile in card_tiles(card, num_crops, has_pictures, class_names)
+        ]
         title = f"{layer}: channels {cards[0].channel} to {cards[-1].channel}"
         yield png(draw_sheet(tiles, len(tiles) // len(cards), SIDE, title=title, notes=notes))
 
 
-def card_tiles(card: Card, num_crops: int, has_pictures: bool) -> list[Tile]:
+def card_tiles(
+    card: Card, num_crops: int, has_pictures: bool, class_names: Sequence[str]
+) -> list[Tile]:
     """Lay one card out."""
+    named = f" {class_names[card.channel]}" if card.channel < len(class_names) else ""
     silent = card.excited == 0
-    captions = (f"channel {card.channel}", "never excited" if silent else "")
+    captions = (f"channel {card.channel}{named}", "never excited" if silent else "")
     tiles = [text_tile(words_of(card), captions)]
     if has_pictures:
         tiles.append(picture_tile(card))
-    tiles.append(Tile(draw_histogram(card.histogram), ("map maxima, log scale", scale_of(card))))
+    mark = card.picture_activation if card.compares else None
+    shown_counts = card.histogram if mark is None else card.mean_histogram
+    kind = "map maxima, log scale" if mark is None else "means; line: picture"
+    tiles.append(Tile(draw_histogram(shown_counts, mark), (kind, scale_of(shown_counts))))
     # a maximum of exactly zero is a silent map, whose first place says nothing
     shown = [] if silent else [crop for crop in card.crops[:num_crops] if crop["value"] != 0]
     tiles += [crop_tile(crop) for crop in shown]
@@ -215,38 +242,46 @@ def picture_tile(card: Card) -> Tile:
         return text_tile("not maximized")
     if card.picture_status == "dead":
         return text_tile("dead")
-    percentile = card.picture_percentile
-    known = percentile is not None and not math.isnan(percentile)
-    rank = f"above {percentile:.1f} %" if known else str(card.picture_status)
+    rank = str(card.picture_status)
+    if card.compares:
+        rank = f"above {card.picture_percentile:.1f} %"
     with Image.open(BytesIO(card.picture)) as opened:
         shown = fit(opened.convert("RGB"), SIDE, enlarge=True)
-    return Tile(shown, (f"picture {card.picture_activation:.3g}", rank))
+    return Tile(shown, (f"picture mean {card.picture_activation:.3g}", rank))
 
 
 def crop_tile(crop: Crop) -> Tile:
     """Show one crop, enlarged where it is small."""
     with Image.open(BytesIO(crop["crop"])) as opened:
         shown = fit(opened.convert("RGB"), SIDE, enlarge=True)
-    value = f"{crop['value']:.3g}" + (" whole image" if crop["whole_image"] else "")
+    value = f"maximum {crop['value']:.3g}" + (" whole image" if crop["whole_image"] else "")
     return Tile(shown, (value, crop["key"].rsplit("/", 1)[-1]))
 
 
-def scale_of(card: Card) -> str:
+def scale_of(counts: NDArray[np.int64]) -> str:
     """Return what a histogram's axis spans: the geometric middles of its outer bins."""
-    filled = np.flatnonzero(card.histogram)
+    filled = np.flatnonzero(counts)
     if not len(filled):
         return "no image"
     low, high = middles()[filled[[0, -1]]]
-    return f"{low:.2g} to {high:.2g}"
+    return f"images {low:.2g} to {high:.2g}"
 
 
-def draw_histogram(counts: NDArray[np.int64]) -> Image.Image:
-    """Draw a channel's histogram: filled bins from left to right, the zero bin in grey."""
+def draw_histogram(counts: NDArray[np.int64], mark: float | None = None) -> Image.Image:
+    """Draw a channel's histogram: filled bins from left to right, the zero bin in grey.
+
+    Args:
+        counts: by bin.
+        mark: a value that gets a line, and the axis reaches; the picture's.
+    """
     image = Image.new("RGB", (SIDE, SIDE), PAPER)
     filled = np.flatnonzero(counts)
     if not len(filled):
         return image
     first, last = int(filled[0]), int(filled[-1])
+    marked = None if mark is None else int(bin_of(np.array([mark]))[0])
+    if marked is not None:
+        first, last = min(first, marked), max(last, marked)
     width = -(-(last - first + 1) // NUM_BARS)
     starts = range(first, last + 1, width)
     heights = [int(counts[start : start + width].sum()) for start in starts]
@@ -259,4 +294,7 @@ def draw_histogram(counts: NDArray[np.int64]) -> Image.Image:
         box = (left, top, max(left, right), SIDE - 1)
         if height:
             draw.rectangle(box, fill=ZERO_INK if holds_zero else INK)
+        if marked is not None and start <= marked < start + width:
+            middle = (left + right) // 2
+            draw.rectangle((middle - 1, 0, middle + 1, SIDE - 1), fill=MARK)
     return image

@@ -107,7 +107,8 @@ def class_means(blocks: Iterable[Labelled], num_channels: int) -> ClassMeans | N
         num_channels: of the layer.
 
     Returns:
-        None where there are fewer than two classes.
+        None where there are fewer than two classes, and where each has one image: the mean of
+        one image says nothing about a class.
     """
     sums: dict[str, NDArray[np.float64]] = {}
     counts: dict[str, int] = {}
@@ -118,7 +119,7 @@ def class_means(blocks: Iterable[Labelled], num_channels: int) -> ClassMeans | N
             sums[name] = sums.get(name, np.zeros(num_channels)) + own.sum(axis=0)
             counts[name] = counts.get(name, 0) + len(own)
     known = sorted(name for name in sums if name)
-    if len(known) < 2:
+    if len(known) < 2 or max(counts[name] for name in known) < 2:
         return None
     number = np.array([counts[name] for name in known], np.int64)
     means = np.stack([sums[name] for name in known]) / number[:, None]

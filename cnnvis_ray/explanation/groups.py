@@ -57,8 +57,8 @@ class Shown:
         """Draw sheets without heat maps, where the network has no head to aim at."""
         for position, image in enumerate(self.images):
             if image.sheet:
-                notes = ["no heat maps: the weights hold no head"]
-                overview = draw_overview(image.key, notes, self.pixels[position], {})
+                notes = ["no heat maps: the weights hold no head", *label_note(image)]
+                overview = draw_overview(image.key, notes, self.pixels[position], {}, {})
                 yield f"{sheet_path(image)}.png", stack([overview, *self.grids(position)])
 
 
@@ -87,6 +87,13 @@ class Group:
         size = self.explain.map_size
         self.heats = {
             method: [shrink(one, size) for one in answer.heat]
+            for method, answer in answers.items()
+        }
+        self.evidence = {
+            method: [
+                METHODS[method].evidence(heat, answer, position)
+                for position, heat in enumerate(self.heats[method])
+            ]
             for method, answer in answers.items()
         }
         squared = (answer.scores for answer in answers.values() if answer.scores is not None)
@@ -159,8 +166,9 @@ class Group:
     def sheet(self, position: int) -> Image.Image:
         """Draw one image's sheet."""
         heats = {method: maps[position] for method, maps in self.heats.items()}
+        evidence = {method: found[position] for method, found in self.evidence.items()}
         title, notes = self.images[position].key, self.notes(position)
-        overview = draw_overview(title, notes, self.pixels[position], heats)
+        overview = draw_overview(title, notes, self.pixels[position], heats, evidence)
         return stack([overview, *self.shown.grids(position)])
 
     def notes(self, position: int) -> list[str]:
@@ -169,12 +177,13 @@ class Group:
         aim = f"explained: {self.name(index)}, score {float(self.aims.score[position]):.3f}"
         categories = self.setup.network.categories
         if categories is None or self.aimed.kind != "classes":
-            return [aim]
+            return [aim, *label_note(self.images[position])]
         with torch.inference_mode():
             output = self.aimed.output(self.shown.batch)[position : position + 1]
         guesses = top_predictions(output, categories)[0]
         named = ", ".join(f"{name} {probability:.3f}" for _, name, probability in guesses)
-        return [f"top {len(guesses)}: {named}", aim]
+        told = [f"top {len(guesses)}: {named}", *label_note(self.images[position])]
+        return ["; ".join(told), aim]
 
     def occluded(self, position: int, scores: NDArray[np.float64]) -> Image.Image:
         """Draw the sheet of occluded images."""
@@ -188,6 +197,11 @@ class Group:
             explain.patch,
             fill_colour(explain.fill, preprocess.channels),
         )
+
+
+def label_note(image: Wanted) -> list[str]:
+    """Return the image's label in words, if it has one."""
+    return [] if image.label is None else [f"labelled: {image.label}"]
 
 
 def sheet_path(image: Wanted) -> str:

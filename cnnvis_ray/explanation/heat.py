@@ -95,12 +95,12 @@ def multiply(pixels: NDArray[np.uint8], heat: NDArray[np.floating]) -> Image.Ima
     return to_image((pixels * mask).astype(np.uint8))
 
 
-def colour(values: NDArray[np.floating]) -> Image.Image:
-    """Show values in [0, 1] as colours."""
-    at = np.clip(values, 0, 1) * (len(ANCHORS) - 1)
-    low = np.minimum(at.astype(int), len(ANCHORS) - 2)
+def colour(values: NDArray[np.floating], anchors: NDArray[np.float64] = ANCHORS) -> Image.Image:
+    """Show values in [0, 1] as colours, which lie evenly between anchors ``anchor 3``."""
+    at = np.clip(values, 0, 1) * (len(anchors) - 1)
+    low = np.minimum(at.astype(int), len(anchors) - 2)
     share = (at - low)[..., None]
-    mixed = ANCHORS[low] * (1 - share) + ANCHORS[low + 1] * share
+    mixed = anchors[low] * (1 - share) + anchors[low + 1] * share
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
@@ -220,7 +220,10 @@ def draw_class_heat(
         gap = float(heat.max() - heat.min())  # means are paler than maps
         stretched = (heat - heat.min()) / gap if gap > 0 else heat
         tiles.append(Tile(multiply(backdrop, stretched), (label, "x their mean")))
-    notes = [f"{method.replace('_', ' ')}, averaged over the images of a class"]
+    notes = [
+        f"{method.replace('_', ' ')}, averaged over the images of a class, each map from its own "
+        "lowest to its highest value; colours: dark blue 0, yellow 1"
+    ]
     if len(own) > len(shown):
         notes.append(f"the {len(shown)} largest of {len(own)} classes")
     return png(draw_sheet(tiles, 8, SIDE, title="Where the network looks, by class", notes=notes))

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cnnvis_ray.config.explanation import Explain
-from cnnvis_ray.explanation.heat import Heat, colour, enlarge, multiply, to_image
+from cnnvis_ray.explanation.evidence import Evidence, draw_legend, overlay
+from cnnvis_ray.explanation.heat import Heat, colour, multiply, to_image
 from cnnvis_ray.explanation.occlusion import Square, cover
 from cnnvis_ray.pictures import Tile, draw_sheet, text_tile
 from cnnvis_ray.pictures.lettering import font, line_height, shorten
@@ -22,31 +23,43 @@ NAME_PIXELS = 28  # height of a run's name above its sheet
 
 
 def draw_overview(
-    title: str, notes: Sequence[str], pixels: NDArray[np.uint8], heats: Mapping[str, Heat]
+    title: str,
+    notes: Sequence[str],
+    pixels: NDArray[np.uint8],
+    heats: Mapping[str, Heat],
+    evidence: Mapping[str, Evidence],
 ) -> Image.Image:
-    """Draw the image with its heat maps, multiplied onto it and in colour.
+    """Draw the image with its heat maps: multiplied onto it, in colour over it, with their range.
 
     Args:
         title: one line.
         notes: what the network says of the image.
         pixels: the network's input, ``height width colour``.
         heats: by method; a flat one is stated in words.
+        evidence: by method, signed and at full size where the method has that.
     """
-    above = [Tile(tile_of(to_image(pixels)), ("the network's input",))]
-    below = [text_tile("dark: cold, yellow: hot", ("heat",))] if heats else []
+    rows = [[Tile(tile_of(to_image(pixels)), ("the network's input",))]]
+    if heats:
+        words = "for what is explained: yellow, or red where blue is against it; bar: range, zero"
+        rows += [[text_tile("colours over the image")], [text_tile(words)]]
     for method, heat in heats.items():
         name = method.replace("_", " ")
         if heat.is_flat:
-            above.append(text_tile("flat: nothing stands out", (name,)))
-            below.append(text_tile("flat", (name,)))
+            for row in rows:
+                row.append(text_tile("flat: nothing stands out", (name,)))
             continue
-        above.append(Tile(tile_of(multiply(pixels, heat.map)), (f"{name} x image",)))
-        below.append(Tile(tile_of(colour(enlarge(heat.map, SIDE))), (name,)))
+        found = evidence[method]
+        rows[0].append(Tile(tile_of(multiply(pixels, heat.map)), (f"{name} x image",)))
+        rows[1].append(Tile(tile_of(overlay(pixels, found)), (name,)))
+        rows[2].append(Tile(draw_legend(found, SIDE), (name, found.unit)))
         if method == "occlusion":
-            above.append(Tile(tile_of(multiply(pixels, heat.map**2)), ("occlusion squared",)))
-            squared = colour(enlarge(heat.map**2, SIDE))
-            below.append(Tile(tile_of(squared), ("occlusion squared",)))
-    return draw_sheet([*above, *below], len(above), SIDE, title=title, notes=notes)
+            squared = Evidence(heat.map**2, "of the largest")
+            name = "occlusion squared"
+            rows[0].append(Tile(tile_of(multiply(pixels, squared.values)), (name,)))
+            rows[1].append(Tile(tile_of(overlay(pixels, squared)), (name,)))
+            rows[2].append(Tile(draw_legend(squared, SIDE), (name, squared.unit)))
+    tiles = [tile for row in rows for tile in row]
+    return draw_sheet(tiles, len(rows[0]), SIDE, title=title, notes=notes)
 
 
 def draw_occluded(

@@ -28,11 +28,14 @@ from torch.overrides import TorchFunctionMode
 from cnnvis_ray.config.explanation import Explain
 from cnnvis_ray.errors import Refusals, RefusedError, did_you_mean
 from cnnvis_ray.explanation.aims import Aimed, Aims
+from cnnvis_ray.explanation.evidence import Evidence
+from cnnvis_ray.explanation.heat import Heat
 from cnnvis_ray.explanation.occlusion import fill_colour, occlusion
 from cnnvis_ray.network import Layer, LayerTable, Preprocess
 
 log = logging.getLogger(__name__)
 
+PERCENT = 98  # of the pixels of a gradient that its colours tell apart
 STEPS = 32  # of integrated gradients: a test holds them to 2 % of completeness
 INPLACE = "inplace"  # what torch's modules call their flag
 RELUS = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, nn.functional.relu}
@@ -67,11 +70,13 @@ class Answer:
 
     Attributes:
         heat: ``image height width``, not below zero.
+        signed: the same with its sign, for sheets; None where it has none.
         scores: ``image square``, where the method is occlusion, for the sheet of squares.
     """
 
     heat: NDArray[np.floating]
     scores: NDArray[np.float64] | None = None
+    signed: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +85,30 @@ class Method:
 
     Attributes:
         explain: makes the heat maps.
+        unit: what the values on its colour bar are.
         needs_layer: whether it weights the maps of Grad-CAM's layer.
         needs_relu_modules: whether it sees ReLUs only where they are modules.
         needs_patch: whether ``explain.patch`` must fit into the network's input.
     """
 
     explain: Callable[[Question], Answer]
+    unit: str = ""
     needs_layer: bool = False
     needs_relu_modules: bool = False
     needs_patch: bool = False
 
+    def evidence(self, heat: Heat, answer: Answer, position: int) -> Evidence:
+        """Return what is drawn of one image: its signed values, else its stored map."""
+        if answer.signed is None:
+            return Evidence(heat.low + heat.map * (heat.high - heat.low), self.unit)
+        signed = np.asarray(answer.signed[position], np.float64)
+        if self.needs_patch:  # squares are few, and none is an outlier
+            return Evidence(signed, self.unit)
+        return Evidence(signed, f"{self.unit}, {PERCENT} % of pixels", PERCENT)
+
 
 Gradient = Callable[[Aimed, Tensor, Aims, nn.Module], Tensor]
-"""Network, batch, aims, Grad-CAM's layer -> heat ``[batch, height, width]``, not below zero."""
+"""Network, batch, aims, Grad-CAM's layer -> evidence ``[batch, height, width]``, signed."""
 
 
 def by_occlusion(question: Question) -> Answer:
@@ -108,13 +124,24 @@ def by_occlusion(question: Question) -> Answer:
         fill_colour(explain.fill, preprocess.channels),
         explain.batch_size,
     )
-    return Answer(heat, scores)
+    if question.aimed.kind == "numbers":
+        return Answer(heat, scores)
+    whole = question.aims.score[: len(heat)].double().cpu().numpy()
+    return Answer(heat, scores, heat - (1 - whole)[:, None, None])
+
+
+def strongest_colour(gradient: Tensor) -> Tensor:
+    """Take of each pixel the colour with the largest absolute gradient, with its sign."""
+    chosen = gradient.abs().argmax(1, keepdim=True)
+    return gradient.gather(1, chosen)[:, 0]
 
 
 def saliency(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module) -> Tensor:
     """Take the largest absolute gradient over the colours (Simonyan et al. 2014)."""
-    given: Tensor = Saliency(aimed).attribute(batch, additional_forward_args=aims.arguments)
-    return given.abs().amax(1)
+    given: Tensor = Saliency(aimed).attribute(
+        batch, abs=False, additional_forward_args=aims.arguments
+    )
+    return strongest_colour(given)
 
 
 def integrated_gradients(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module) -> Tensor:
@@ -128,7 +155,7 @@ def integrated_gradients(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Modu
         n_steps=STEPS,
         internal_batch_size=len(batch),
     )
-    return given.sum(1).abs()
+    return given.sum(1)
 
 
 def grad_cam(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module) -> Tensor:
@@ -146,7 +173,7 @@ def guided_backprop(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module) -
     """Let only positive gradients through ReLU modules (Springenberg et al. 2015)."""
     guided = GuidedBackprop(aimed)
     given: Tensor = guided.attribute(batch, additional_forward_args=aims.arguments)
-    return given.abs().amax(1)
+    return strongest_colour(given)
 
 
 def guided_grad_cam(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module) -> Tensor:
@@ -154,7 +181,7 @@ def guided_grad_cam(aimed: Aimed, batch: Tensor, aims: Aims, layer: nn.Module) -
     given: Tensor = GuidedGradCam(aimed, layer).attribute(
         batch, additional_forward_args=aims.arguments, interpolate_mode="bilinear"
     )
-    return given.abs().amax(1)
+    return strongest_colour(given)
 
 
 def by_gradient(gradient: Gradient) -> Callable[[Question], Answer]:
@@ -165,20 +192,26 @@ def by_gradient(gradient: Gradient) -> Callable[[Question], Answer]:
         batch = question.batch.detach().clone().requires_grad_(True)
         with differentiable(aimed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # captum announces the hooks that it takes off again
-            heat = gradient(aimed, batch, question.aims, layer).detach()
-        return Answer(heat[: len(question.pixels)].cpu().double().numpy())
+            evidence = gradient(aimed, batch, question.aims, layer).detach()
+        signed = evidence[: len(question.pixels)].cpu().double().numpy()
+        has_sign = bool((signed < 0).any())  # Grad-CAM's has none
+        return Answer(np.abs(signed), signed=signed if has_sign else None)
 
     return explain
 
 
+GRADIENT = "gradient of the logit"
 METHODS: dict[str, Method] = {
-    "occlusion": Method(by_occlusion, needs_patch=True),
-    "saliency": Method(by_gradient(saliency)),
-    "integrated_gradients": Method(by_gradient(integrated_gradients)),
-    "grad_cam": Method(by_gradient(grad_cam), needs_layer=True),
-    "guided_backprop": Method(by_gradient(guided_backprop), needs_relu_modules=True),
+    "occlusion": Method(by_occlusion, "fall of the score", needs_patch=True),
+    "saliency": Method(by_gradient(saliency), GRADIENT),
+    "integrated_gradients": Method(by_gradient(integrated_gradients), "share of the logit"),
+    "grad_cam": Method(by_gradient(grad_cam), "weighted activation", needs_layer=True),
+    "guided_backprop": Method(by_gradient(guided_backprop), GRADIENT, needs_relu_modules=True),
     "guided_grad_cam": Method(
-        by_gradient(guided_grad_cam), needs_layer=True, needs_relu_modules=True
+        by_gradient(guided_grad_cam),
+        "gradient x activation",
+        needs_layer=True,
+        needs_relu_modules=True,
     ),
 }
 

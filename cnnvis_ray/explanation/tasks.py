@@ -110,12 +110,14 @@ class Wanted:
     Attributes:
         sheet: whether it gets a sheet.
         curves: whether it gets deletion and insertion curves.
+        label: of the image, for the sheet.
     """
 
     image_id: int
     key: str
     sheet: bool
     curves: bool
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ cannot work. Four nouns are orthogonal, three of them literal dicts: `OBJECTIVES
 run, `join_pictures` and `draw_catalogue` bring their rows together.
 """
 
-from cnnvis_ray.maximization.catalogue import draw_catalogue, join_pictures
+from cnnvis_ray.maximization.catalogue import describe_recipe, draw_catalogue, join_pictures
 from cnnvis_ray.maximization.checks import (
     check_names,
     check_recipe,
@@ -48,6 +48,7 @@ __all__ = [
     "StartImage",
     "check_names",
     "check_recipe",
+    "describe_recipe",
     "draw_catalogue",
     "is_comparable",
     "join_pictures",

@@ -7,7 +7,7 @@ out has none.
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -56,13 +56,16 @@ def join_pictures(
     return rows
 
 
-def draw_catalogue(table: pa.Table, layer: str, name: str) -> Iterator[bytes]:
+def draw_catalogue(
+    table: pa.Table, title: str, notes: Sequence[str] = (), class_names: Sequence[str] = ()
+) -> Iterator[bytes]:
     """Draw the contact sheets of one layer.
 
     Args:
         table: from `join_pictures`.
-        layer: for the title.
-        name: of the recipe, for the title.
+        title: network, layer and recipe; the channels of a sheet are added.
+        notes: below the title, such as `describe_recipe`.
+        class_names: by channel, of a layer whose channels are classes.
 
     Yields:
         PNG, `TILES_PER_SHEET` pictures each.
@@ -74,15 +77,30 @@ def draw_catalogue(table: pa.Table, layer: str, name: str) -> Iterator[bytes]:
         with Image.open(io.BytesIO(part[0]["picture"])) as image:
             side = max(image.size)  # all of a layer are alike
         sheet = draw_sheet(
-            [tile_of(row) for row in part],
+            [tile_of(row, class_names) for row in part],
             columns,
             max(64, min(side, SHEET_WIDTH // columns)),
-            title=f"{layer}   {name}   {name_channels(part)}",
-            notes=sheet_notes(part),
+            title=f"{title}: {name_channels(part)}",
+            notes=[*notes, *sheet_notes(part)],
         )
         buffer = io.BytesIO()
         sheet.save(buffer, "PNG", compress_level=3)
         yield buffer.getvalue()
+
+
+def describe_recipe(recipe: Mapping[str, object]) -> str:
+    """Return in words by what pictures were made, from a pass's recipe."""
+    found = {key.removeprefix("maximize."): value for key, value in recipe.items()}
+    size, objective = found["size"], found["objective"]
+    if isinstance(objective, dict):
+        objective = " + ".join(f"{weight:g} {name}" for name, weight in objective.items())
+    pixels = " x ".join(map(str, size)) if isinstance(size, (list, tuple)) else f"{size} x {size}"
+    transforms = found["transforms"]
+    named = transforms if isinstance(transforms, str) else "given"
+    return (
+        f"objective {objective}, {pixels} pixels, {found['steps']} steps, "
+        f"{found['parametrization']}, transforms {named}"
+    )
 
 
 def name_channels(rows: Sequence[dict[str, object]]) -> str:
@@ -93,14 +111,17 @@ def name_channels(rows: Sequence[dict[str, object]]) -> str:
     return f"{len(numbers)} channels, {numbers[0]} to {numbers[-1]}"
 
 
-def tile_of(row: dict[str, object]) -> Tile:
+def tile_of(row: dict[str, object], class_names: Sequence[str] = ()) -> Tile:
     """Make a picture's tile; a dead channel is words, never grey noise."""
+    channel = row["channel"]
+    assert isinstance(channel, int)
+    named = [class_names[channel]] if channel < len(class_names) else []
     variant = f".{row['variant']}" if row["variant"] else ""
     percentile = row["percentile"]
     rank = "" if percentile is None else f"  p{percentile:.0f}"
     if row["status"] == "dead":
-        return text_tile("dead", (f"{row['channel']}{variant}",))
-    captions = [f"{row['channel']}{variant}{rank}", f"{row['activation']:.4g}"]
+        return text_tile("dead", (*named, f"{channel}{variant}"))
+    captions = [*named, f"{channel}{variant}{rank}", f"{row['activation']:.4g}"]
     if row["status"] != "live":
         captions.append(str(row["status"]))
     picture = row["picture"]

@@ -30,6 +30,7 @@ from cnnvis_ray.explanation import (
 )
 from cnnvis_ray.explanation.classes import Labelled
 from cnnvis_ray.ledger import SLOTS, Pass, Run, digest_files, read_features
+from cnnvis_ray.maximization import describe_recipe
 from cnnvis_ray.network import Layer, build_module
 from cnnvis_ray.stages.extract import statistics_digest
 from cnnvis_ray.stages.job import Job
@@ -131,9 +132,20 @@ def write_cards(job: Job, layer: Layer) -> bool:
         yield write_table(job.store, f"explanation/cards/{name}.parquet", table)
         sees = layer.receptive_field
         field = "the whole image" if sees is None else f"{sees[0]:g} x {sees[1]:g} pixels"
-        network = job.vision.network.name
-        notes = [f"{network}; a neuron sees {field}; crops show what it saw, best first"]
-        sheets = draw_card_sheets(table, name, job.config.extract.exemplars, notes)
+        notes = [
+            f"a neuron sees {field}; crops show what it saw, best first, and its maximum; "
+            "histograms on a log scale"
+        ]
+        for owner in records.passes("maximize"):
+            if (owner.subject, owner.layers) == (job.config.maximize.name, (name,)):
+                notes.append(f"pictures of {owner.subject}: {describe_recipe(owner.recipe)}")
+        sheets = draw_card_sheets(
+            table,
+            job.title_of(name),
+            job.config.extract.exemplars,
+            notes,
+            job.class_names(name),
+        )
         for number, sheet in enumerate(sheets):
             yield write_bytes(job.store, f"explanation/cards/{name}-{number:03d}.png", sheet)
         if means is not None:

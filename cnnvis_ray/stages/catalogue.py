@@ -12,7 +12,7 @@ from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Session
 from cnnvis_ray.config import Maximize
 from cnnvis_ray.ledger import Pass, Run, digest_files
-from cnnvis_ray.maximization import draw_catalogue, join_pictures
+from cnnvis_ray.maximization import describe_recipe, draw_catalogue, join_pictures
 from cnnvis_ray.maximization.objectives import main_term
 from cnnvis_ray.stages.extract import statistics_digest
 from cnnvis_ray.stages.job import Job
@@ -70,7 +70,11 @@ def write_catalogue(
     shards = [read_table(job.store, file.path) for file in files]
     table = join_pictures(shards, statistics, recipe)
     yield write_table(job.store, f"maximization/{name}/{layer}.parquet", table)
-    for number, sheet in enumerate(draw_catalogue(table, layer, name)):
+    title = f"{job.title_of(layer)}, {name}"
+    captions = "below each: channel, percent of the images that it exceeds (p), activation"
+    notes = [f"{describe_recipe(owner.recipe)}; {captions}"]
+    sheets = draw_catalogue(table, title, notes, job.class_names(layer))
+    for number, sheet in enumerate(sheets):
         path = f"maximization/{name}/sheets/{layer}-{number:03d}.png"
         yield write_bytes(job.store, path, sheet)
 

@@ -179,7 +179,7 @@ def choose_images(job: Job) -> list[Wanted]:
     picked = rows.take(chosen)
     pairs = zip(picked["image_id"].to_pylist(), picked["key"].to_pylist(), strict=True)
     return [
-        Wanted(image_id, key, number in sheets, number in curves)
+        Wanted(image_id, key, number in sheets, number in curves, job.images.labels.of(key))
         for number, (image_id, key) in enumerate(pairs)
     ]
 

@@ -120,6 +120,21 @@ class Job:
         """Return the layers of a section: the run's where it names none."""
         return self.vision.layers if names is None else tuple(self.vision.table.select(names))
 
+    def title_of(self, layer: str) -> str:
+        """Return network and layer, with the name that people use for the layer."""
+        found = next((each for each in self.vision.table.layers if each.name == layer), None)
+        alias = f" ({found.aliases[0]})" if found is not None and found.aliases else ""
+        return f"{self.vision.network.name}, {layer}{alias}"
+
+    def class_names(self, layer: str) -> tuple[str, ...]:
+        """Return the classes that a layer's channels stand for: the head's, else none."""
+        found = next((each for each in self.vision.table.layers if each.name == layer), None)
+        categories = self.vision.network.categories or ()
+        if found is None or self.vision.table.output is None:
+            return ()
+        is_head = found.channels == len(categories) == self.vision.table.output[0]
+        return tuple(categories) if is_head else ()
+
     def image_keys(self) -> pa.Table:
         """Return image_id and key of every usable image, from the plan and the markers alone."""
         if self.keys is None:

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,6 @@ from cnnvis_ray.config import Maximize, recipe_of
 from cnnvis_ray.errors import ImageRejectedError, IncompleteError, Refusals, RefusedError
 from cnnvis_ray.images import decode
 from cnnvis_ray.ledger import ChannelUnit, Claim, Pass, Run
-from cnnvis_ray.ledger.units import CHANNELS_PER_UNIT
 from cnnvis_ray.maximization import (
     ImageEvidence,
     MaximizationTask,
@@ -51,10 +49,24 @@ class LayerPictures:
     units: tuple[ChannelUnit, ...]
 
     def batches(self) -> list[tuple[ChannelUnit, ...]]:
-        """Put neighbouring units together until they fill a batch."""
-        per_batch = self.recipe.batch_size // self.recipe.pictures
-        size = max(1, math.ceil(per_batch / CHANNELS_PER_UNIT))
-        return [self.units[first : first + size] for first in range(0, len(self.units), size)]
+        """Put units together, each into the first batch that holds its channels.
+
+        A batch of one channel is padded and takes the time of a full one. Company changes no
+        picture, so any units of the layer may share a batch.
+        """
+        capacity = max(1, self.recipe.batch_size // self.recipe.pictures)
+        batches: list[list[ChannelUnit]] = []
+        left: list[int] = []
+        for unit in self.units:
+            size = len(unit.channels)
+            fitting = (number for number, free in enumerate(left) if size <= free)
+            chosen = next(fitting, len(batches))
+            if chosen == len(batches):
+                batches.append([])
+                left.append(capacity)
+            batches[chosen].append(unit)
+            left[chosen] -= size
+        return [tuple(batch) for batch in batches]
 
 
 @dataclass(slots=True)

@@ -11,7 +11,14 @@ from torchvision import models
 
 from cnnvis_ray.channels import histograms
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.explanation.cards import CARDS, draw_card_sheets
+from cnnvis_ray.explanation.cards import (
+    CARDS,
+    MARK,
+    Card,
+    card_tiles,
+    draw_card_sheets,
+    draw_histogram,
+)
 from cnnvis_ray.explanation.crops import (
     Exemplar,
     Fitted,
@@ -105,6 +112,7 @@ def card(channel: int, excited: float) -> dict[str, object]:
         "selectivity": 0.5,
         "classes": [{"name": "dog", "mean": 1.0}, {"name": "cat", "mean": 0.5}],
         "histogram": histograms.count(np.full((10, 1), excited, np.float32))[0],
+        "mean_histogram": histograms.count(np.full((10, 1), excited / 4, np.float32))[0],
         "crops": [{"key": key, "value": 2.0, "whole_image": True, "crop": data}],
     }
 
@@ -122,6 +130,27 @@ def test_card_sheets_have_a_row_a_channel() -> None:
     assert both.height > one.height
     assert both.getextrema() != ((0, 0),) * 3
     assert len(sheets(*[card(channel, 1.0) for channel in range(25)])) == 3
+
+
+def test_the_picture_is_marked_on_the_axis_of_map_means() -> None:
+    counts = histograms.count(np.full((10, 1), 0.5, np.float32))[0]
+    plain = np.asarray(draw_histogram(counts))
+    marked = np.asarray(draw_histogram(counts, 8.0))  # four octaves to the right of all images
+    assert not (plain == MARK).all(axis=2).any()
+    lines = np.flatnonzero((marked == MARK).all(axis=(0, 2)))
+    assert 1 <= len(lines) <= 3
+    assert lines.min() > marked.shape[1] // 2
+    row = card(0, 2.0)
+    shown = card_tiles(as_card(row), 1, True, ["dog"])
+    assert shown[0].captions[0] == "channel 0 dog"
+    assert shown[2].captions[0] == "means; line: picture"
+    assert shown[3].captions[0].startswith("maximum 2")
+    without = card_tiles(as_card(row | {"picture_percentile": None}), 1, True, [])
+    assert without[2].captions[0] == "map maxima, log scale"  # another number: no line
+
+
+def as_card(row: dict[str, object]) -> Card:
+    return Card(**row)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,11 @@ from cnnvis_ray.maximization import (
     MaximizationTask,
     Maximizer,
     MaximizerSetup,
+    describe_recipe,
     draw_catalogue,
     join_pictures,
 )
+from cnnvis_ray.maximization.catalogue import tile_of
 from cnnvis_ray.maximization.worker import png
 from cnnvis_ray.network import resolve_network, trace_layers
 from cnnvis_ray.storage import Store, read_table
@@ -151,7 +153,26 @@ def test_what_can_be_compared_has_a_percentile_and_nothing_else(
     assert table["percentile"].to_pylist() == percentile
     found = table["best_image"].to_pylist()
     assert found == [value if value is None else pytest.approx(value, rel=1e-4) for value in best]
-    assert len(list(draw_catalogue(table, "features.12", "default"))) == 1
+    assert len(list(draw_catalogue(table, "features.12   default"))) == 1
+
+
+def test_a_recipe_in_words() -> None:
+    recipe = {"objective": "class", "size": 128, "steps": 64, "parametrization": "fourier"}
+    named = {f"maximize.{key}": value for key, value in recipe.items()}
+    told = describe_recipe({**named, "maximize.transforms": "standard"})
+    assert told == "objective class, 128 x 128 pixels, 64 steps, fourier, transforms standard"
+    summed = {"channel": 1.0, "diversity": -0.5}
+    changed = {"maximize.objective": summed, "maximize.size": [30, 40]}
+    told = describe_recipe({**named, **changed, "maximize.transforms": {"pad": 3}})
+    assert told.startswith("objective 1 channel + -0.5 diversity, 30 x 40 pixels")
+    assert told.endswith("transforms given")
+
+
+def test_a_tile_names_its_class() -> None:
+    row = join_pictures([rows([9.0, 1.0])], None, Maximize()).to_pylist()[1]
+    assert tile_of(row, ["cat", "dog"]).captions[0] == "dog"
+    assert tile_of(row).captions == tile_of(row, ["cat"]).captions
+    assert tile_of(row | {"status": "dead"}, ["cat", "dog"]).captions == ("dog", "1")
 
 
 def test_without_images_there_is_no_percentile() -> None:

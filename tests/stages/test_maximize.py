@@ -3,20 +3,22 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnnvis_ray.config import Config
+from cnnvis_ray.config import Config, Maximize
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.ledger import Run
+from cnnvis_ray.ledger import Pass, Run, channel_units
 from cnnvis_ray.maximization.catalogue import name_channels
 from cnnvis_ray.stages.job import open_job
-from cnnvis_ray.stages.maximize import decide
+from cnnvis_ray.stages.maximize import LayerPictures, decide
 from tests.stages.conftest import write_photos
 
 Go = Callable[..., Run]
+DIVERSE = {"channel": 1.0, "diversity": 0.5}
 SMALL = (
     "maximize={layers: [features.0], size: 24, steps: 4, attempts: 1, batch_size: 16,"
     " channels: '0:40'}"
@@ -119,6 +121,42 @@ def test_a_spectrum_of_the_runs_images_is_kept(tmp_path: Path, run: Go) -> None:
     with np.load(tmp_path / "run" / "spectra" / "24x24.npz") as archive:
         assert archive["magnitude"].shape == (3, 24, 13)
         assert int(archive["images"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("channels", "more", "sizes"),
+    [
+        ([0, 40, 80, 120], {}, [[1, 1, 1, 1]]),
+        (list(range(48)), {}, [[16], [16], [16]]),
+        (list(range(48)), {"batch_size": 32}, [[16, 16], [16]]),
+        ([*range(10), *range(16, 26), *range(32, 38), *range(48, 54)], {}, [[10, 6], [10, 6]]),
+        (list(range(20)), {"batch_size": 8}, [[16], [4]]),
+        ([0, 16, 32], {"batch_size": 4, "pictures": 2, "objective": DIVERSE}, [[1, 1], [1]]),
+    ],
+)
+def test_scattered_channels_share_batches(
+    channels: list[int], more: dict[str, object], sizes: list[list[int]]
+) -> None:
+    units = tuple(channel_units(set(channels), set()))
+    owner = Pass("maximize", {}, ("a",), "", "default")
+    layer = LayerPictures(Mock(), Maximize.model_validate(more), Mock(passes=(owner,)), units)
+    batches = layer.batches()
+    assert [[len(unit.channels) for unit in batch] for batch in batches] == sizes
+    assert sorted(unit.name for batch in batches for unit in batch) == sorted(
+        unit.name for unit in units
+    )
+
+
+def test_scattered_channels_are_committed_unit_by_unit(tmp_path: Path, run: Go) -> None:
+    write_photos(tmp_path / "photos", 8)
+    alone = pictures(run(SMALL, "maximize.channels=[20]", verb="maximize"))
+    together = run(SMALL, "maximize.channels=[3, 20, 40, 60]", verb="maximize")
+    assert len(unit_files(together)) == 4
+    drawn = pictures(together)
+    assert sorted(drawn) == [3, 20, 40, 60]
+    other = run(SMALL, "maximize.channels=[60]", f"run_dir={tmp_path / 'other'}", verb="maximize")
+    assert pictures(other)[60] == drawn[60]  # alone and packed: the same bytes
+    assert drawn[20] == alone[20]
 
 
 @pytest.mark.parametrize(

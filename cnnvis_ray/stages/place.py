@@ -35,6 +35,8 @@ from cnnvis_ray.stages.run import check_cluster, check_run_dir
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes, write_table
 
+MOST_NOVEL = 0.15  # of a night: three times what the reference itself has by definition
+LEAST_KEPT = 0.9  # of the neighbours that the run's own images keep
 CROPS = 4  # best images of a moved channel on either side of its card
 PLACED = pa.schema(
     [
@@ -511,6 +513,21 @@ def describe(store: Store, changes: Mapping[str, object]) -> list[str]:
     smallest = changes.get("smallest_change")
     if isinstance(smallest, float):
         lines.append(f"smallest change that would show: {smallest:.0%} of the images")
+    novelty, placement = changes.get("novelty"), changes.get("placement")
+    refit = False
+    if isinstance(novelty, Mapping):
+        share = float(novelty["share"])
+        refit = share > MOST_NOVEL
+        lines.append(f"novel images: {share:.0%}, 5 % are expected")
+    for layer, judged in placement.items() if isinstance(placement, Mapping) else ():
+        if judged:
+            kept, usual = judged["kept"], judged["reference_kept"]
+            refit |= kept < LEAST_KEPT * usual
+            lines.append(
+                f"{layer}: {kept:.3f} of the neighbours kept, {usual:.3f} in the run itself"
+            )
+    if refit:
+        lines.append("the map does not fit these images well: fit it again over run and nights")
     lines.append(f"changes   {store.root}/changes.json")
     lines.append(f"pictures  {store.root}/changes")
     return lines

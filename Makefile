@@ -9,8 +9,9 @@ READY := .venv/ready
 quickstart: $(READY)
 	$(BIN)/cnnvis quickstart
 
+# Two processes of one thread each: a test file stays in one, so Ray starts once per process.
 test: $(READY)
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

@@ -166,6 +166,7 @@ def hanging(folder: Path, slot: Slot) -> Callable[[int], str]:
     return worker
 
 
+@pytest.mark.slow
 def test_a_task_that_hangs_is_ended_and_the_others_go_on(tmp_path: Path) -> None:
     limits = Cluster(max_attempts=2, unit_timeout_seconds=2)
     outcomes = list(work(range(5), hanging, tmp_path, Placement(1, 0, 1), limits))

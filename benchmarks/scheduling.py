@@ -76,7 +76,7 @@ def measure(workers: int, units_each: int, seconds: float) -> Result:
 
 
 def per_unit(spent: list[tuple[float, float]], since: float, until: float) -> float:
-    """Give the driver's milliseconds a unit, of the outcomes in a window."""
+    """Return the driver's milliseconds per unit, of the outcomes in a window."""
     inside = [process for at, process in spent if since <= at <= until]
     return 1000 * (inside[-1] - inside[0]) / (len(inside) - 1)
 

@@ -55,7 +55,7 @@ class Plan:
     unit_size: int | None
 
     def units(self) -> Iterator[ImageUnit]:
-        """Give the units in order, each built when it is asked for."""
+        """Return the units in order, each built when it is asked for."""
         numbers = self.table["unit"].to_numpy()
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         bounds = [*starts[::BLOCK_UNITS].tolist(), len(numbers)]
@@ -63,7 +63,7 @@ class Plan:
             yield from units_of(self.table.slice(start, stop - start))
 
     def held(self) -> Iterator[Entry]:
-        """Give the entries that have a place."""
+        """Return the entries that have a slot."""
         columns = [self.table[name] for name in ("slot", "key", "version", "start", "stop")]
         for start in range(0, self.table.num_rows, BLOCK_ROWS):
             block = [column.slice(start, BLOCK_ROWS).to_pylist() for column in columns]
@@ -226,7 +226,7 @@ class Presence:
                 self.ranges.setdefault(entry.key, []).append((*entry.rows, entry))
 
     def survivors(self, row: PlannedEntry) -> list[PlannedEntry]:
-        """Give what is left of a planned entry, each part at its old slot."""
+        """Return what is left of a planned entry, each part at its old slot."""
         if row.entry.rows is None:
             version = self.versions.get(row.entry.key)
             return (
@@ -280,7 +280,7 @@ def gaps(entry: Entry, taken: Sequence[tuple[int, int]]) -> Iterator[Entry]:
 
 
 def placed(entries: Sequence[Entry]) -> Iterator[PlannedEntry]:
-    """Give a new unit's entries their slots."""
+    """Return a new unit's entries with their slots."""
     slot = 0
     for entry in entries:
         yield PlannedEntry(slot, entry)
@@ -288,7 +288,7 @@ def placed(entries: Sequence[Entry]) -> Iterator[PlannedEntry]:
 
 
 def kinds(entries: Iterable[Entry]) -> set[int]:
-    """Say whether single images (0), ranges (1) or both occur."""
+    """Return whether single images (0), ranges (1) or both occur."""
     return {int(entry.rows is not None) for entry in entries}
 
 

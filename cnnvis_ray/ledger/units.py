@@ -21,7 +21,7 @@ class PlannedEntry:
     entry: Entry
 
     def images(self) -> Iterator[tuple[int, str]]:
-        """Give slot and key of each image."""
+        """Return slot and key of each image."""
         return enumerate(self.entry.image_keys(), self.slot)
 
 
@@ -39,7 +39,7 @@ class ImageUnit:
         return f"{self.number:06d}.r{self.revision}"
 
     def images(self) -> Iterator[tuple[int, str]]:
-        """Give slot and key of each image, by slot."""
+        """Return slot and key of each image, by slot."""
         for planned in self.planned:
             yield from planned.images()
 
@@ -62,7 +62,7 @@ class ChannelUnit:
 
 
 def image_id(unit: int, slot: int) -> int:
-    """Give the id of the image in one slot."""
+    """Return the id of the image in one slot."""
     return unit * SLOTS + slot
 
 

@@ -247,7 +247,7 @@ class Ledger:
         self.read.pop(owner.name, None)
 
     def split(self, old: Pass, layers: tuple[str, ...]) -> None:
-        """Give some layers of a pass a pass of their own, with the files they have."""
+        """Move some layers of a pass to a pass of their own, with the files they have."""
         own = dataclass_replace(old, layers=layers)
         kinds = ("features", "channels")
         folders = tuple(f"{kind}/{layer}/" for kind in kinds for layer in layers)

@@ -55,7 +55,7 @@ class ClassColours:
     num_others: int
 
     def of(self, label: str | None) -> Rgb | None:
-        """Give a label's colour; an image without a label has none."""
+        """Return a label's colour; an image without a label has none."""
         return None if label is None else self.named.get(label, OTHERS)
 
 

@@ -98,12 +98,12 @@ def flow(entries: list[Entry], width: int, letters: Font) -> list[list[Entry]]:
 
 
 def indent(letters: Font) -> int:
-    """Give the room of a colour's square and its gap."""
+    """Return the width of a colour's square and its gap."""
     return int(letters.size * 1.4)
 
 
 def step(letters: Font) -> int:
-    """Give the distance of two lines of the strip, pixels."""
+    """Return the distance of two lines of the strip, pixels."""
     return int(line_height(letters) * 1.2)
 
 

@@ -137,7 +137,7 @@ def sample_by_label(labels: Sequence[str | None], count: int, seed: int) -> Pixe
 
 
 def grid_places(positions: Positions, columns: int, rows: int) -> Cells:
-    """Give every image a cell of its own.
+    """Assign every image a cell of its own.
 
     Args:
         positions: ``[N, 2]`` map positions in any unit, y upwards; they may all be equal.

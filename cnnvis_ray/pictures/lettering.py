@@ -47,7 +47,7 @@ def plain(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def is_drawable(letter: str) -> bool:
-    """Tell whether the font has a letter, by comparing it with one that no font has."""
+    """Return whether the font has a letter, by comparing it with one that no font has."""
     letters = font(16)
     return letter == " " or bytes(letters.getmask(letter)) != bytes(letters.getmask("\uffff"))
 

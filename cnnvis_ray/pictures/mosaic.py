@@ -89,7 +89,7 @@ def draw_scatter(
         RGB image of exactly ``mosaic.width`` x ``mosaic.height`` pixels; no tile is cut.
 
     Raises:
-        RefusedError: there are no images, a thumbnail is damaged, the background is no colour.
+        RefusedError: there are no images, a thumbnail is damaged, the background is not a colour.
     """
     sheet = prepare(positions, labels, mosaic, title)
     if len(positions) * SMALLEST_TILE**2 > sheet.width * sheet.height:

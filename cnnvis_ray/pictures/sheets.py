@@ -56,12 +56,12 @@ class Plan:
     top: int
 
     def size(self) -> tuple[int, int]:
-        """Give the sheet's width and height."""
+        """Return the sheet's width and height."""
         width = MARGIN + self.columns * (self.cell_width + MARGIN)
         return width, self.top + self.rows * self.cell_height
 
     def corner(self, index: int) -> tuple[int, int]:
-        """Give the top left pixel of a cell."""
+        """Return the top left pixel of a cell."""
         row, column = divmod(index, self.columns)
         return (
             MARGIN + column * (self.cell_width + MARGIN),
@@ -88,7 +88,7 @@ def draw_sheet(
         notes: paragraphs between title and tiles, wrapped to the sheet's width.
 
     Raises:
-        RefusedError: there are no tiles or no columns, or the background is no colour.
+        RefusedError: there are no tiles or no columns, or the background is not a colour.
     """
     if not tiles or columns < 1:
         raise RefusedError(f"a sheet needs tiles and columns, there are {len(tiles)} x {columns}")

@@ -20,7 +20,7 @@ def read_thumbnail(thumbnail: bytes, side: int) -> Image.Image:
         side: the side in pixels that the tile will have.
 
     Raises:
-        RefusedError: the bytes are no image.
+        RefusedError: the bytes are not an image.
     """
     try:
         with Image.open(BytesIO(thumbnail)) as image:
@@ -68,5 +68,5 @@ def add_frame(image: Image.Image, colour: Rgb | None) -> Image.Image:
 
 
 def frame_pixels(side: int) -> int:
-    """Give the thickness of a frame: a twentieth of the side, none below 10 pixels."""
+    """Return the thickness of a frame: a twentieth of the side, none below 10 pixels."""
     return 0 if side < 10 else max(1, side // 20)

@@ -77,7 +77,7 @@ def check_seen(run_dir: str) -> None:
 
 
 def is_path(said: str) -> bool:
-    """Tell a written probe file from a failure."""
+    """Whether an answer is a probe file that was written, and not a failure."""
     return said.startswith(f"{FOLDER}/")
 
 

@@ -55,7 +55,7 @@ class Measured:
 
 
 def plan(config: Config) -> list[str]:
-    """Say what an extraction will cost.
+    """Return what an extraction will cost.
 
     Raises:
         RefusedError: the configuration cannot work, or its output does not fit; says what would.
@@ -154,7 +154,7 @@ def total_bytes(measured: Measured, num_images: int) -> float:
 
 
 def time_line(placement: Placement, measured: Measured, num_images: int) -> str:
-    """Say how long it takes on what the cluster has."""
+    """Write how long it takes on what the cluster has."""
     hours = num_images / (measured.images_per_second * placement.workers) / 3600
     where = f"{placement.workers} workers of {placement.gpus:g} GPUs and {placement.cpus} CPUs"
     if placement.gpus and not torch.cuda.is_available():

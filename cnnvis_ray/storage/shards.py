@@ -153,7 +153,7 @@ def write_table(store: Store, path: str, table: pa.Table) -> ShardFile:
 
 
 def write_bytes(store: Store, path: str, data: bytes) -> ShardFile:
-    """Write one file that is no table (a picture, an archive) and say what was written."""
+    """Write one file that is not a table (a picture, an archive); return what a marker keeps."""
     store.write(path, data)
     return ShardFile(path, 0, len(data), hashlib.sha256(data).hexdigest())
 

@@ -139,7 +139,7 @@ class LayerTable:
         return found
 
     def refusal(self, pattern: str) -> str:
-        """Write that there is no such layer, and which names come near."""
+        """Return the refusal of an unknown layer, with near names."""
         names = [name for layer in self.layers for name in (layer.name, *layer.aliases)]
         hints = near_layers(pattern, names)
         return (

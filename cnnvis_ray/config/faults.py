@@ -74,7 +74,7 @@ def follow(location: Sequence[int | str], model: type[Section]) -> tuple[list[st
 
 
 def branches(annotation: object) -> list[object]:
-    """Return the members of a union but null; a type that is not a union is its own only member."""
+    """Return the members of a union but null; another type is its own only member."""
     bare, metadata = unwrap(annotation)
     if get_origin(bare) not in (Union, types.UnionType):
         return [annotation]

@@ -1,7 +1,7 @@
 """A unit's images as batches: decoded ahead in threads, cut by position in the unit.
 
 A reject leaves its slot empty and a short batch is padded with zeros, so an image meets the same
-arithmetic the other images of its batch, and memory is bounded by the batch.
+arithmetic whatever the other images of its batch are, and memory is bounded by the batch.
 """
 
 from collections.abc import Iterator

@@ -135,6 +135,11 @@ class Run:
         return read_table(self.store, path, columns)
 
 
+def by_number(layer: str) -> list[tuple[int, str]]:
+    """Return a sort key that puts ``features.3`` before ``features.12``."""
+    return [(int(part), "") if part.isdigit() else (1 << 30, part) for part in layer.split(".")]
+
+
 def read_features(store: Store, path: str) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
     """Read one shard of features: image ids, and ``image feature``."""
     table = read_table(store, path)

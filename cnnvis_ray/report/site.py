@@ -19,7 +19,7 @@ from typing import TypedDict
 import pyarrow.compute as pc
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.ledger import Run, open_run
+from cnnvis_ray.ledger import Run, by_number, open_run
 from cnnvis_ray.report.catalogue import Catalogue, read_catalogue
 from cnnvis_ray.report.extras import (
     explained_images,
@@ -239,12 +239,7 @@ def content(run: Run, path: str) -> str | None:
 def layers_of(run: Run, options: Options) -> list[str]:
     """List the layers that have features or a map, in the network's order."""
     rank = {layer: place for place, layer in enumerate(options.order)}
-    return sorted(run.layers(), key=lambda layer: (rank.get(layer, len(rank)), natural(layer)))
-
-
-def natural(layer: str) -> list[tuple[int, str]]:
-    """Sort numbers in a layer's name as numbers."""
-    return [(int(word), "") if word.isdigit() else (1 << 30, word) for word in layer.split(".")]
+    return sorted(run.layers(), key=lambda layer: (rank.get(layer, len(rank)), by_number(layer)))
 
 
 def mosaics_of(run: Run) -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cnnvis_ray import ledger, monitoring
 from cnnvis_ray.errors import RefusedError, near
-from cnnvis_ray.ledger import Ledger, Pass, Run, digest_files, open_run
+from cnnvis_ray.ledger import Ledger, Pass, Run, by_number, digest_files, open_run
 from cnnvis_ray.stages.place import encode
 from cnnvis_ray.storage import ShardFile, read_table, write_bytes, write_table
 
@@ -59,7 +59,7 @@ def choose_layer(run: Run, asked: str | None) -> str:
     Raises:
         RefusedError: it has no features; names near ones.
     """
-    known = sorted(run.layers(), key=natural)
+    known = sorted(run.layers(), key=by_number)
     if not known:
         raise RefusedError(
             f"audit: {run.store.root!r} has no features; first: cnnvis extract {run.store.root}"
@@ -71,11 +71,6 @@ def choose_layer(run: Run, asked: str | None) -> str:
             f"audit: {asked!r} has no features; layers: {', '.join(near(asked, known) or known)}"
         )
     return asked
-
-
-def natural(layer: str) -> list[tuple[int, str]]:
-    """Order ``features.3`` before ``features.12``."""
-    return [(int(part) if part.isdigit() else -1, part) for part in layer.split(".")]
 
 
 def write_audit(run: Run, layer: str) -> Iterator[ShardFile]:

@@ -20,7 +20,7 @@ from cnnvis_ray.explanation import Compared, compare_layers, gram
 from cnnvis_ray.explanation.heat import png
 from cnnvis_ray.explanation.image_sheets import beside
 from cnnvis_ray.explanation.plots import draw_matrix
-from cnnvis_ray.ledger import Run, open_run
+from cnnvis_ray.ledger import Run, by_number, open_run
 from cnnvis_ray.storage import write_bytes, write_table
 
 log = logging.getLogger(__name__)
@@ -122,11 +122,6 @@ def order_layers(passes: Sequence[Sequence[str]]) -> list[str]:
         ordered.append(min(ready or before, key=by_number))
         del before[ordered[-1]]
     return ordered
-
-
-def by_number(layer: str) -> list[tuple[int, str]]:
-    """Order ``features.3`` before ``features.12``."""
-    return [(int(part) if part.isdigit() else -1, part) for part in layer.split(".")]
 
 
 def features_of(run: Run, layer: str, wanted: NDArray[np.int64]) -> NDArray[np.floating]:

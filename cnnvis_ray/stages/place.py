@@ -21,7 +21,7 @@ from cnnvis_ray.cluster import interrupt, session, snapshot, stoppable
 from cnnvis_ray.config import Config, Maximize, check_name
 from cnnvis_ray.errors import IncompleteError, RefusedError
 from cnnvis_ray.images import cut
-from cnnvis_ray.ledger import Pass, Run, open_run, read_plan
+from cnnvis_ray.ledger import Pass, Run, by_number, open_run, read_plan
 from cnnvis_ray.monitoring.pages import ChannelCrops
 from cnnvis_ray.network import make_pooling
 from cnnvis_ray.pictures import draw_scatter
@@ -105,8 +105,7 @@ def place(run_dir: str, config: Config, source: str, name: str) -> list[str]:
     layers = [owner.layers[0] for owner in run.passes("reduce") if run.ledger.done(owner)]
     if not layers:
         raise RefusedError(f"place: {run_dir!r} has no map; first: cnnvis reduce {run_dir}")
-    order = list(run.layers())
-    layers = sorted(set(layers) & set(order), key=order.index)
+    layers = sorted(set(layers) & set(run.layers()), key=by_number)
     night = night_config(config, run_dir, source, name, layers)
     store = Store(night.run_dir)
     with session(night.cluster) as opened, ledger.hold(store, snapshot, interrupt):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -86,7 +87,7 @@ class Reduction:
         """
         job = self.job
         made = make_maps(job, session, self.layers)
-        joined = [layer for layer in self.layers if join_map(job, layer, self.layers[0])]
+        joined = join_maps(job, self.layers)
         known = summary.fields.get("quality", {})
         for layer in self.layers:
             if layer in made or layer in joined or layer not in known:
@@ -310,35 +311,50 @@ def measure_map(job: Job, layer: str) -> dict[str, ledger.Value]:
     return figures
 
 
-def join_map(job: Job, layer: str, reference: str) -> bool:
-    """Write a layer's map with keys, present labels and thumbnails, unless it is written.
+def join_maps(job: Job, layers: Sequence[str]) -> list[str]:
+    """Write maps with keys, present labels and thumbnails, where they are not written.
+
+    The image shards are read once for all layers together.
 
     Returns:
-        Whether it was written now.
+        The layers whose map was written now.
     """
-    (positions,) = [
-        file
-        for file in job.ledger.files("reduce", f"reduction/{layer}")
-        if file.path.endswith("/positions.parquet")
-    ]
     images = job.ledger.files("images", "images")
     labels = job.image_labels()
-    inputs: list[object] = [positions.sha256, digest_files(images), labels]
-    first = f"reduction/{reference}/positions.parquet"
-    if layer != reference:
-        inputs.extend(f.sha256 for f in job.ledger.files("reduce", f"reduction/{reference}"))
-    wanted = Pass(
-        "embedding", {}, (layer,), hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-    )
+    owners: dict[str, Pass] = {}
+    for layer in layers:
+        positions = [f.sha256 for f in position_files(job, layer)]
+        inputs: list[object] = [*positions, digest_files(images), labels]
+        if layer != layers[0]:
+            inputs.extend(f.sha256 for f in job.ledger.files("reduce", f"reduction/{layers[0]}"))
+        digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+        wanted = Pass("embedding", {}, (layer,), digest)
+        if not job.ledger.is_made(wanted):
+            (owners[layer],) = job.ledger.open(job.ledger.claim(wanted, remake=True))
+    if not owners:
+        return []
+    reference = position_files(job, layers[0])[0].path
+    places = {
+        layer: read_places(job, position_files(job, layer)[0].path, reference) for layer in owners
+    }
+    writers = {}
+    with ExitStack() as stack:
+        for layer in owners:
+            opened = shard_writer(job.store, f"embedding/{layer}.parquet", EMBEDDING)
+            writers[layer] = stack.enter_context(opened)
+        for file in images:
+            rows = read_table(job.store, file.path, ["image_id", "key", "thumbnail"])
+            for layer, writer in writers.items():
+                writer.write(join_rows(job, places[layer], rows, labels))
+    for layer, owner in owners.items():
+        job.ledger.commit(owner, Marker(PRODUCT, (writers[layer].shard,)))
+    return list(owners)
 
-    def build() -> Iterator[ShardFile]:
-        places = read_places(job, positions.path, first)
-        with shard_writer(job.store, f"embedding/{layer}.parquet", EMBEDDING) as writer:
-            for block in joined(job, places, images, labels):
-                writer.write(block)
-        yield writer.shard
 
-    return job.ledger.make(wanted, build)[1]
+def position_files(job: Job, layer: str) -> list[ShardFile]:
+    """Return the file of a layer's positions, in a list."""
+    files = job.ledger.files("reduce", f"reduction/{layer}")
+    return [file for file in files if file.path.endswith("/positions.parquet")]
 
 
 def read_places(job: Job, path: str, reference: str) -> pa.Table:
@@ -358,26 +374,33 @@ def read_places(job: Job, path: str, reference: str) -> pa.Table:
             for each in (table, other)
         )
         moved = pa.array(displacements(here, there), pa.float32())
-    return table.append_column("displacement", moved)
+    return table.append_column("displacement", moved).sort_by("image_id")
 
 
-def joined(
-    job: Job, places: pa.Table, images: Sequence[ShardFile], labels: Sequence[str | None]
-) -> Iterator[pa.Table]:
-    """Join keys, labels and thumbnails to positions, an image shard at a time."""
-    keys = job.image_keys()
-    known = keys["image_id"].combine_chunks()
-    present = pa.array(labels, pa.string())
-    for file in images:
-        rows = read_table(job.store, file.path, ["image_id", "key", "thumbnail"])
-        ids = rows["image_id"].combine_chunks()
-        own = places.filter(pc.is_in(places["image_id"], value_set=ids)).combine_chunks()
-        rows = rows.take(pc.index_in(own["image_id"], value_set=ids))
-        names = rows["key"].combine_chunks()
-        label = present.take(pc.index_in(own["image_id"].combine_chunks(), value_set=known))
-        pictures = pa.StructArray.from_arrays(
-            [rows["thumbnail"].combine_chunks(), names], fields=list(THUMBNAIL)
-        )
-        floats = [own[name] for name in ("x", "y", "trust", "agreement", "displacement")]
-        columns = [own["image_id"], names, label, *floats[:2], pictures, *floats[2:]]
-        yield pa.table(columns, schema=EMBEDDING)
+def join_rows(
+    job: Job, places: pa.Table, rows: pa.Table, labels: Sequence[str | None]
+) -> pa.Table:
+    """Join keys, labels and thumbnails of one image shard to the positions of its images.
+
+    Args:
+        job: for the ids that the labels belong to.
+        places: positions of all images, by ascending id.
+        rows: of the shard.
+        labels: of `Job.image_keys`.
+    """
+    ids = rows["image_id"].combine_chunks()
+    known = places["image_id"].to_numpy()
+    first, stop = (
+        np.searchsorted(known, [ids[0].as_py(), ids[-1].as_py() + 1]) if len(ids) else (0, 0)
+    )
+    own = places.slice(first, stop - first).combine_chunks()
+    rows = rows.take(pc.index_in(own["image_id"], value_set=ids))
+    names = rows["key"].combine_chunks()
+    at = np.searchsorted(job.image_keys()["image_id"].to_numpy(), own["image_id"].to_numpy())
+    label = pa.array([labels[number] for number in at.tolist()], pa.string())
+    pictures = pa.StructArray.from_arrays(
+        [rows["thumbnail"].combine_chunks(), names], fields=list(THUMBNAIL)
+    )
+    floats = [own[name] for name in ("x", "y", "trust", "agreement", "displacement")]
+    columns = [own["image_id"], names, label, *floats[:2], pictures, *floats[2:]]
+    return pa.table(columns, schema=EMBEDDING)

@@ -81,5 +81,5 @@ def test_a_map_reads_each_image_shard_once(
     write_photos(tmp_path / "photos", 12)
     go(tmp_path, verb="extract")
     asked.clear()
-    go(tmp_path, "reduce.layers=[features.0]", verb="reduce")
+    go(tmp_path, verb="reduce")  # of two layers
     assert list(of(asked, "read", "images/").values()) == [1, 1]

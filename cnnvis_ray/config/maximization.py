@@ -78,8 +78,8 @@ class Maximize(Section):
     )
     pictures: Count = Field(
         default=1,
-        description="different pictures per channel, made together; 2 or more need a diversity "
-        "term in the objective",
+        description="different pictures per channel, made together; a diversity term in the "
+        "objective, {channel: 1, diversity: 0.5}, makes 2 or more differ",
     )
     captured: Literal["copy", "in_place"] = Field(
         default="copy",
@@ -110,7 +110,10 @@ class Maximize(Section):
         default="auto", description="auto (bfloat16 on a GPU), float32 or bfloat16"
     )
     batch_size: Count = Field(default=16, description="pictures made together")
-    attempts: Count = Field(default=3, description="starts at most, while a picture is dead")
+    attempts: Count = Field(
+        default=3,
+        description="starts at most, while a picture is dead, grey or below the best image",
+    )
     overrides: dict[str, Override] = Field(
         default_factory=dict,
         description='other values for a layer: {conv1_1: {size: 160, channels: "0:8"}, ...}',

@@ -386,7 +386,7 @@ Placed = tuple[Rows, NDArray[np.int64], Floats]
 
 
 def write_mosaic(job: Job, layer: str, old: Placed, new: Placed, title: str) -> ShardFile:
-    """Draw the map with the new images marked, in front of the others."""
+    """Draw the map of old and new images, the new ones framed."""
     thumbnails: list[bytes] = []
     labels: list[str | None] = []
     positions: list[Floats] = []

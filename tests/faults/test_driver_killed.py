@@ -96,7 +96,7 @@ def test_fifty_kills_at_random(nodes: Cluster, tmp_path: Path) -> None:
         attempt += 1
         for verb in ("run", "explain"):
             while True:
-                workers = f"cluster.workers={choose.randint(1, 3)}"
+                workers = f"cluster.workers={choose.randint(1, 2)}"
                 driver = Driver(tmp_path, verb, [*settings, workers], name)
                 if driver.lives(choose.uniform(4, 20)):
                     driver.kill()

@@ -149,7 +149,8 @@ def test_the_page_works_as_it_stands(home: Path, head: Head, tmp_path: Path) -> 
     assert at_night(home, head, "2030-01-03") == 0
     assert ended(head, "2030-01-03", checkout) == "SUCCEEDED"
     assert rows(run_dir) == 20
-    morning = re.findall(r"^cnnvis \w+ RUN", PAGE, re.MULTILINE)
+    last = PAGE.split("## The next morning")[1]
+    morning = re.findall(r"^cnnvis \w+ RUN", last, re.MULTILINE)
     assert len(morning) == 2
     for line in morning:
         assert run(line.replace("RUN", str(run_dir)).split(), checkout) == 0

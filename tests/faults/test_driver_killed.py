@@ -98,7 +98,7 @@ def test_fifty_kills_at_random(nodes: Cluster, tmp_path: Path) -> None:
             while True:
                 workers = f"cluster.workers={choose.randint(1, 2)}"
                 driver = Driver(tmp_path, verb, [*settings, workers], name)
-                if driver.lives(choose.uniform(4, 20)):
+                if killed < KILLS and driver.lives(choose.uniform(4, 14)):
                     driver.kill()
                     killed += 1
                     continue

@@ -6,7 +6,6 @@ the projected points (``4 N K`` bytes) and what t-SNE needs (`map_bytes`).
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -202,11 +201,12 @@ def log_progress(layer: str, iteration: int, divergence: float) -> None:
     log.info("reduce %s: t-SNE iteration %d, KL divergence %.4f", layer, iteration, divergence)
 
 
-def read_planes(store: Store, path: str) -> Iterator[np.ndarray]:
-    """Read the control planes of a map's positions, where it has them."""
+def read_plane(store: Store, path: str) -> np.ndarray | None:
+    """Read the control plane beside a map's positions; None in maps of earlier versions."""
     names = ("plane_x", "plane_y")
     with store.open(path) as file:
         known = pq.ParquetFile(file, pre_buffer=False).schema_arrow.names
-    if set(names) <= set(known):
-        table = read_table(store, path, list(names))
-        yield np.stack([table[name].to_numpy() for name in names], axis=1)
+    if not set(names) <= set(known):
+        return None
+    table = read_table(store, path, list(names))
+    return np.stack([table[name].to_numpy() for name in names], axis=1)

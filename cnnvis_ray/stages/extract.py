@@ -121,7 +121,7 @@ class Extraction:
             note_threads(job, passes, self.units.place(job.config.cluster, session).cpus)
             failed = self.units.run(self.tasks(), job.config.cluster, session)
             records.refresh(passes)
-            job.keys = None
+            job.keys = job.labels = None
         else:
             log.info("extract: nothing is due, all %d images are done", self.plan.num_images)
         for layer in layers_of(self.features.passes):

@@ -77,6 +77,7 @@ class Job:
         keep: whether the configuration becomes the run's.
         source: the identity of the source, as the run stores it.
         keys: image_id and key of every usable image, once they are known.
+        labels: their present labels, once they are known.
     """
 
     config: Config
@@ -89,6 +90,7 @@ class Job:
     keep: bool
     source: str
     keys: pa.Table | None = field(default=None)
+    labels: list[str | None] | None = field(default=None)
 
     @property
     def identity(self) -> Recipe:
@@ -158,7 +160,10 @@ class Job:
 
     def image_labels(self) -> list[str | None]:
         """Return the present labels of the usable images, in the order of `image_keys`."""
-        return [self.images.labels.of(key) for key in self.image_keys()["key"].to_pylist()]
+        if self.labels is None:
+            keys = self.image_keys()["key"].to_pylist()
+            self.labels = [self.images.labels.of(key) for key in keys]
+        return self.labels
 
     def write(self) -> None:
         """Store what an accepted invocation is: run.json, and its configuration.

@@ -180,15 +180,14 @@ def leave_out_known(run: Run, job: Job) -> Job:
         return job
     listing = job.images.listing
     size = job.config.images.unit_size
+    plan = read_plan(run.store)
     units, _ = ledger.grow(
-        read_plan(run.store),
+        plan,
         listing.entries,
         lambda entries: cut(entries, size, listing.chunk_rows),
     )
-    first = read_plan(run.store).next_unit
-    fresh = [row.entry for unit in units if unit.number >= first for row in unit.planned]
-    images = replace(job.images, listing=replace(listing, entries=tuple(fresh)))
-    job.images = images
+    fresh = [row.entry for unit in units if unit.number >= plan.next_unit for row in unit.planned]
+    job.images = replace(job.images, listing=replace(listing, entries=tuple(fresh)))
     return job
 
 

@@ -38,7 +38,7 @@ from cnnvis_ray.reduction.layer import (
     LayerFiles,
     LayerRequest,
     feature_blocks,
-    read_planes,
+    read_plane,
     reduce_layer,
 )
 from cnnvis_ray.reduction.tsne import FEWEST_IMAGES
@@ -130,10 +130,11 @@ def decide(job: Job) -> Reduction:
     refusals = Refusals()
     layers = tuple(layer.name for layer in job.chosen(job.config.reduce.layers))
     again = "reduce" in job.replace
+    live = {unit.name for unit in ledger.read_plan(job.store).units() if len(unit)}
     for layer in layers:
         with refusals.gather():
             if "extract" not in job.stages:
-                check_features(job, layer)
+                check_features(job, layer, live)
             check_recipe(job, layer, again)
     extracting = "extract" in job.stages
     count = job.images.listing.num_images if extracting else job.image_keys().num_rows
@@ -146,7 +147,7 @@ def decide(job: Job) -> Reduction:
     return Reduction(job, layers)
 
 
-def check_features(job: Job, layer: str) -> None:
+def check_features(job: Job, layer: str, live: set[str]) -> None:
     """Refuse a layer without features, or with features of a part of the images.
 
     Raises:
@@ -159,7 +160,6 @@ def check_features(job: Job, layer: str) -> None:
             f"reduce: {layer} has no features; layers with features: "
             f"{', '.join(known) or 'none'}; extract it first: cnnvis extract {job.store.root}"
         )
-    live = {unit.name for unit in ledger.read_plan(job.store).units() if len(unit)}
     missing = live - set().union(*(job.ledger.done(owner) for owner in owners))
     if missing:
         raise RefusedError(
@@ -297,7 +297,7 @@ def measure_map(job: Job, layer: str) -> dict[str, ledger.Value]:
     labels = pa.array(job.image_labels(), pa.string()).take(order.combine_chunks()).to_pylist()
     files = job.ledger.files("neighbours", f"neighbours/{layer}")
     near = indices_of(ids, [read_table(job.store, file.path) for file in files]) if files else None
-    plane = next(read_planes(job.store, path), None)
+    plane = read_plane(job.store, path)
     named = judge_labels(positions, labels, near, plane, job.config.seed)
     controls = quality.pop("controls", {})
     figures: dict[str, ledger.Value] = dict(as_dict([named], **quality))

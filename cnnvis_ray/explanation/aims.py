@@ -104,7 +104,7 @@ def pick(output: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def widest_class(output: Tensor) -> Tensor:
-    """Find the class with most pixels, class 0 only where there is no other."""
+    """Find the class with most pixels; class 0 only if it is the only one."""
     num_classes = output.shape[1]
     if num_classes == 1:
         return filled(output, 0)

@@ -39,7 +39,7 @@ class Tile:
 
 
 def text_tile(words: str, captions: tuple[str, ...] = ()) -> Tile:
-    """Make a tile that says why there is no picture, such as "dead"."""
+    """Make a tile that states why there is no picture, such as "dead"."""
     return Tile(None, captions, words)
 
 

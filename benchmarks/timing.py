@@ -1,4 +1,4 @@
-"""Fair times: sides in turn after a warm-up, a peer in a process of its own, lines of the table."""
+"""Fair times: sides in turn after a warm-up, peers in processes of their own; lines of the table."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 
@@ -97,7 +98,7 @@ def report(figure: Figure) -> None:
     goal = f" (goal {figure.goal})" if figure.goal else ""
     print(f"{figure.area}: {figure.what}: {values} of {figure.peer}{ratio}{goal} {figure.note}")
     if path := os.environ.get("CNNVIS_FIGURES"):
-        with open(path, "a", encoding="utf-8") as file:
+        with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(figure)) + "\n")
 
 

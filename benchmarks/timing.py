@@ -1,4 +1,4 @@
-"""Fair times: sides in turn after a warm-up, peers in processes of their own; lines of the table."""
+"""Fair times: sides in turn after a warm-up, peers in their own process; lines of one table."""
 
 import json
 import os

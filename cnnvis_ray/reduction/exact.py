@@ -44,6 +44,7 @@ PANEL = 512
 GRAM_COLUMNS = 16_384  # columns of wide features that are converted and multiplied at a time
 GRAM_GROUPS = 20  # reading costs most: with 20 groups each image is read 10.5 times
 LEAST_HELD, MOST_HELD = 64 << 20, 384 << 20  # bytes of the images that a task holds, float32
+PIECE_BYTES = 96 << 20  # of a partial result, which a worker holds twice when it sends it
 RESULT_BYTES = 256 << 20  # of partial results that the groups of one pass return together
 MOST_GROUPS = 64
 OVERSAMPLE = 10  # directions beside those asked for (Halko et al. 2011, section 4.2)
@@ -301,29 +302,52 @@ def multiply_parts(mine: Basis, features: Features, origin: Basis | None) -> Mat
     return product
 
 
-@dataclass(slots=True)
-class Combination:
-    """Sums over images: ``[K, D]`` weighted by each direction, and ``[D]`` unweighted."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A group of images, and the first and last of the columns that are summed over them."""
 
+    blocks: Sequence[Block]
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """Sums of columns from ``first``: ``[K, columns]`` by weights, ``[columns]`` without."""
+
+    first: int
     components: Basis
     total: Vector
 
 
-def combine(blocks: Sequence[Block], ids: Ids, weights: Basis, origin: Basis) -> Combination:
+def combine(piece: Piece, ids: Ids, weights: Basis, origin: Basis) -> Combination:
     """Sum the images of a group, less an origin, by weights ``[N, K]`` of the sorted ids."""
-    found = Combination(
-        np.zeros((weights.shape[1], len(origin)), np.float32), np.zeros(len(origin))
-    )
+    width = piece.last - piece.first
+    components = np.zeros((weights.shape[1], width), np.float32)
+    total = np.zeros(width)
     with one_thread_each():
-        for block in blocks:
+        for block in piece.blocks:
             rows = read_rows(block, len(origin))
             mine = weights[np.searchsorted(ids, rows.ids)].T
-            for first in range(0, len(origin), GRAM_COLUMNS):
-                part = slice(first, first + GRAM_COLUMNS)
-                centred = (rows.features[:, part] - origin[part]).astype(np.float32, copy=False)
-                found.components[:, part] += mine @ centred
-                found.total[part] += centred.sum(axis=0, dtype=np.float64)
-    return found
+            for first in range(0, width, GRAM_COLUMNS):
+                here = slice(first, min(first + GRAM_COLUMNS, width))
+                there = slice(piece.first + here.start, piece.first + here.stop)
+                centred = np.subtract(rows.features[:, there], origin[there], dtype=np.float32)
+                components[:, here] += mine @ centred
+                total[here] += centred.sum(axis=0, dtype=np.float64)
+    return Combination(piece.first, components, total)
+
+
+def cut_pieces(problem: Problem, number: int) -> list[Piece]:
+    """Cut the sums of some directions so that a result is small; each piece reads all columns."""
+    width = problem.shape[1]
+    columns = max(1, min(width, PIECE_BYTES // (4 * number)))
+    groups = max(1, min(MOST_GROUPS, RESULT_BYTES // (4 * number * columns)))
+    return [
+        Piece(group, first, min(first + columns, width))
+        for group in split(problem.blocks, groups)
+        for first in range(0, width, columns)
+    ]
 
 
 def solve_gram(problem: Problem) -> Solution:
@@ -339,15 +363,14 @@ def solve_gram(problem: Problem) -> Solution:
     known = values > np.finfo(np.float32).eps * max(values[0], 0)
     scale = np.where(known, 1 / np.sqrt(np.where(known, values, 1)), 0)
     work = partial(combine, ids=ids, weights=(vectors * scale).astype(np.float32), origin=origin)
-    groups = max(2, min(MOST_GROUPS, RESULT_BYTES // (4 * number * len(origin))))
-    results = iter(problem.map_blocks(work, split(problem.blocks, groups)))
-    found = next(results)
-    for other in results:
-        found.components += other.components
-        found.total += other.total
+    components, sums = np.zeros((number, len(origin)), np.float32), np.zeros(len(origin))
+    for found in problem.map_blocks(work, cut_pieces(problem, number)):
+        part = slice(found.first, found.first + len(found.total))
+        components[:, part] += found.components
+        sums[part] += found.total
     return Solution(
-        origin + found.total / count,
-        found.components,
+        origin + sums / count,
+        components,
         values,
         total,
         count,

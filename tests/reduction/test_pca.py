@@ -376,6 +376,7 @@ def test_small_groups_and_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(exact_module, "PANEL", 16)
     monkeypatch.setattr(blocks_module, "BATCH_ROWS", 7)
     monkeypatch.setattr(exact_module, "GRAM_COLUMNS", 100)
+    monkeypatch.setattr(exact_module, "PIECE_BYTES", 4 * 5 * 350)
     monkeypatch.setattr(exact_module, "LEAST_HELD", 900 * 4 * 5)
     pieces = [fit_pca(cut(each, 10), each.shape, PcaOptions(5)) for each in (tall, wide)]
     for one, other in zip(whole, pieces, strict=True):

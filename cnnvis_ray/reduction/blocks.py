@@ -26,7 +26,7 @@ Block = Callable[[], tuple[Ids, Features]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-BLOCK_BYTES = 24 << 20
+BLOCK_BYTES = 16 << 20
 # Rows that a matrix product takes at a time: with 1,024 it took 1.4 times as long per row.
 BATCH_ROWS = 2_048
 BATCH_BYTES = 64 << 20  # and no more than this, in float32

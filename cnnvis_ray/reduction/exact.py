@@ -42,7 +42,7 @@ MOST_ROWS = 8_192  # the inner products then take 512 MiB in the driver
 # of the memory and the products; narrower ones are no faster.
 PANEL = 512
 GRAM_COLUMNS = 16_384  # columns of wide features that are converted and multiplied at a time
-GRAM_GROUPS = 20  # reading costs most: with 20 groups each image is read 10.5 times
+GRAM_GROUPS = 26  # reading costs most: with 26 groups each image is read 13.5 times
 LEAST_HELD, MOST_HELD = 64 << 20, 384 << 20  # bytes of the images that a task holds, float32
 PIECE_BYTES = 96 << 20  # of a partial result, which a worker holds twice when it sends it
 RESULT_BYTES = 256 << 20  # of partial results that the groups of one pass return together

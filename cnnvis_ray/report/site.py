@@ -16,10 +16,12 @@ from importlib.metadata import version
 from importlib.resources import files as package_files
 from typing import TypedDict
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.ledger import Run, by_number, open_run
+from cnnvis_ray.ledger.reading import LABELS
 from cnnvis_ray.report.catalogue import Catalogue, read_catalogue
 from cnnvis_ray.report.extras import (
     explained_images,
@@ -31,13 +33,29 @@ from cnnvis_ray.report.extras import (
 )
 from cnnvis_ray.report.images import make_images, unit_rows
 from cnnvis_ray.report.layers import Inputs, make_layer, make_strongest, read_pictures
-from cnnvis_ray.report.maps import make_map
-from cnnvis_ray.report.pieces import FOLDER, Part, digest, pack, short, slug, write_piece
+from cnnvis_ray.report.maps import make_map, make_other_map, other_slug
+from cnnvis_ray.report.nights import (
+    GROUPS as AUDITED,
+    audit_count,
+    make_audit,
+    make_night,
+    nights_of,
+    summarize_night,
+)
+from cnnvis_ray.report.pieces import FOLDER, Part, digest, pack, slug, write_piece
 from cnnvis_ray.storage import ShardFile, write_bytes
 
 MADE = f"{FOLDER}/made.json"
 PRODUCTS = {"maximization": "catalogue", "explanation": "cards"}
 """The stage whose markers name a folder's merged files, where it has another name."""
+
+QUALITY = {
+    "knn_preservation": "neighbours kept",
+    "trustworthiness": "trustworthiness",
+    "label_agreement": "label agreement",
+    "label_chance": "by chance",
+}
+"""Measures of a map that pages show, and their words."""
 
 RECORD_SECONDS = 5.0  # at most so much work is done twice after a kill
 LARGE_UP_TO = 200_000  # images that get sheets of 128 pixels: 0.6 GB at most
@@ -51,11 +69,13 @@ class Options:
         max_images: show at most so many images, evenly by label; None is all.
         order: the layers in the network's order; those of the run by name without it.
         inputs: by layer, the layer that feeds it and its kernels' norms, ``channel input``.
+        compare: another run, whose maps are shown beside this run's.
     """
 
     max_images: int | None = None
     order: tuple[str, ...] = ()
     inputs: Mapping[str, Inputs] = field(default_factory=dict)
+    compare: str | None = None
 
 
 class Made(TypedDict):
@@ -103,6 +123,17 @@ class Maker:
         """The shown images."""
         return read_catalogue(self.run, self.options.max_images)
 
+    @cached_property
+    def other(self) -> Run:
+        """The run to compare with."""
+        assert self.options.compare is not None
+        return open_run(self.options.compare)
+
+    @cached_property
+    def labels(self) -> pa.Table | None:
+        """The present labels by image id, where they differ from those of the image shards."""
+        return self.run.table(LABELS) if self.run.store.exists(LABELS) else None
+
     def __call__(self, part: Part) -> tuple[Part, list[ShardFile]]:
         """Write one part and return it with its files."""
         return part, MAKERS[part.kind](self, part)
@@ -112,9 +143,8 @@ def make_unit(maker: Maker, part: Part) -> list[ShardFile]:
     """Write a work unit's rows and sheets."""
     store = maker.run.store
     ids = unit_rows(store, part, ["image_id"])["image_id"]
-    path = "labels.parquet"
-    if store.exists(path):
-        labels = maker.run.table(path)
+    labels = maker.labels
+    if labels is not None:
         place = pc.index_in(ids, value_set=labels["image_id"].combine_chunks())
         found = labels["label"].combine_chunks().take(place.combine_chunks()).to_pylist()
     else:
@@ -143,7 +173,12 @@ MAKERS: dict[str, Callable[[Maker, Part], list[ShardFile]]] = {
         maker.run, maker.catalogue, part.subject, maker.options.inputs
     ),
     "neighbours": lambda maker, part: make_neighbours(maker.run, maker.catalogue, part.subject),
-    "heat": lambda maker, part: make_heat(maker.run, maker.catalogue, crop_of(maker.run)),
+    "other": lambda maker, part: make_other_map(
+        maker.run, maker.catalogue, maker.other, part.subject
+    ),
+    "heat": lambda maker, part: make_heat(maker.run, maker.catalogue),
+    "night": lambda maker, part: make_night(maker.run, maker.catalogue, part.subject),
+    "audit": lambda maker, part: make_audit(maker.run, maker.catalogue),
     "mosaic": lambda maker, part: make_mosaic(maker.run, part.subject),
     "rejects": lambda maker, part: make_rejects(maker.run),
 }
@@ -155,6 +190,7 @@ def plan_report(run: Run, catalogue: Catalogue, options: Options) -> list[Part]:
         *plan_units(run, catalogue),
         *plan_layers(run, catalogue, options),
         *plan_rest(run, catalogue),
+        *plan_others(run, catalogue, options),
     ]
 
 
@@ -219,6 +255,28 @@ def plan_rest(run: Run, catalogue: Catalogue) -> Iterator[Part]:
         yield Part("rejects", "all", digest(rejects))
 
 
+def plan_others(run: Run, catalogue: Catalogue, options: Options) -> Iterator[Part]:
+    """List the parts of nights, of the audit, and of the run to compare with."""
+    shown = shown_digest(catalogue)
+    for name in nights_of(run):
+        versions = content(run, f"placed/{name}/changes.json")
+        yield Part("night", name, digest(shown, versions))
+    if audit_count(run):
+        versions = [content(run, f"audit/{name}.parquet") for name in AUDITED]
+        yield Part("audit", "all", digest(shown, versions))
+    if options.compare is not None:
+        other = open_run(options.compare)
+        for layer in maps_of(other):
+            version_ = content(other, f"embedding/{layer}.parquet")
+            yield Part("other", layer, digest(shown, options.compare, version_))
+
+
+def maps_of(run: Run) -> list[str]:
+    """List the layers that have a map."""
+    layers = sorted(run.layers(), key=by_number)
+    return [layer for layer in layers if run.store.exists(f"embedding/{layer}.parquet")]
+
+
 def shown_digest(catalogue: Catalogue) -> str:
     """Digest which images are shown and what they are called."""
     units = [[unit.name, unit.rows, unit.sha256, unit.labels] for unit in catalogue.units]
@@ -243,9 +301,10 @@ def layers_of(run: Run, options: Options) -> list[str]:
 
 
 def mosaics_of(run: Run) -> list[str]:
-    """List the run's mosaics, each one PNG or a Deep Zoom pyramid."""
-    names = run.store.names("mosaic")
-    return sorted({name[:-4] for name in names if name.endswith((".png", ".dzi"))})
+    """List the run's mosaics, each one PNG or a Deep Zoom pyramid, grids of deep layers first."""
+    names = {name[:-4] for name in run.store.names("mosaic") if name.endswith((".png", ".dzi"))}
+    by_layer = sorted(names, key=by_number, reverse=True)
+    return sorted(by_layer, key=lambda name: not name.endswith("-grid"))
 
 
 def write_report(
@@ -343,43 +402,80 @@ def manifest(
     summary = {}
     if run.store.exists("summary.json"):
         summary = json.loads(run.store.read("summary.json"))
-    layers = []
-    for layer in layers_of(run, options):
-        has = {kind: f"{kind}/{layer}" in made for kind in ("map", "layer", "neighbours")}
-        own = [made[name]["files"] for name in made if name.startswith(f"strongest/{layer}/")]
-        layers.append(
-            {
-                "name": layer,
-                "file": slug(layer),
-                **has,
-                "strongest": bool(own) and all(own),
-                "classes": any(
-                    path.startswith(f"{FOLDER}/data/classes/")
-                    for path, _ in made.get(f"layer/{layer}", {"files": []})["files"]
-                ),
-                "pictures": len(read_pictures(run, layer)) if has["layer"] else 0,
-                "quality": summary.get("quality", {}).get(layer, {}),
-            }
-        )
+    identity = about["identity"]
+    quality = summary.get("quality", {})
+    layers = [describe_layer(run, layer, made, quality) for layer in layers_of(run, options)]
+    seconds = {stage: duration(value) for stage, value in summary.get("seconds", {}).items()}
+    versions = {"cnnvis_ray": version("cnnvis_ray"), **about.get("versions", {})}
+    known = {"source": identity.get("images.source", ""), **seconds, **versions}
     rejects = sum(file.rows for file in run.files("images", "rejects"))
+    labels = len(set(catalogue.label[catalogue.label >= 0].tolist()))
+    explained = explained_images(run, catalogue)
+    others: list[dict[str, object]] = []
+    if options.compare is not None:
+        named = options.compare.rstrip("/").rpartition("/")[2]
+        others = [
+            {"name": f"{layer} in {named}", "file": other_slug(layer)}
+            for layer in maps_of(open_run(options.compare))
+        ]
+    facts = {
+        "images": catalogue.total,
+        "rejected": rejects,
+        "classes": labels,
+        "layers": len(layers),
+        "channel pictures": sum(int(str(layer["pictures"])) for layer in layers),
+        "explained images": len(explained),
+    }
     return {
-        "network": about["identity"].get("network.name", ""),
-        "source": str(about["identity"].get("images.source", "")),
-        "versions": {"cnnvis_ray": version("cnnvis_ray"), **about.get("versions", {})},
+        "network": identity.get("network.name", ""),
+        "facts": [[term, f"{value:,}"] for term, value in facts.items() if value],
+        "about": [[term, str(text)] for term, text in known.items()],
         "crop": crop_of(run),
         "images": len(catalogue.image_id),
         "total": catalogue.total,
         "rejects": rejects,
         "classes": catalogue.classes,
-        "labels": len(set(catalogue.label[catalogue.label >= 0].tolist())),
         "labelled": int((catalogue.label >= 0).sum()),
         "predicted": int((catalogue.prediction >= 0).sum()),
         "units": [[unit.number, unit.rows] for unit in catalogue.units],
         "large": len(catalogue.image_id) <= LARGE_UP_TO,
         "layers": layers,
-        "mosaics": [[name, slug(name)] for name in mosaics_of(run)],
-        "explained": explained_images(run, catalogue),
-        "classheat": run.store.exists("explanation/classes.parquet"),
-        "seconds": {k: short(v) for k, v in summary.get("seconds", {}).items()},
-        "reason": summary.get("reason", ""),
+        "others": others,
+        "mosaics": [{"name": name, "file": slug(name)} for name in mosaics_of(run)],
+        "explained": explained,
+        "classheat": bool(explained) and run.store.exists("explanation/classes.parquet"),
+        "nights": [summarize_night(run, name) for name in nights_of(run)],
+        "audit": audit_count(run),
     }
+
+
+def describe_layer(
+    run: Run, layer: str, made: Mapping[str, Made], quality: Mapping[str, Mapping[str, float]]
+) -> dict[str, object]:
+    """Return what the report has of a layer, and how good its map is."""
+    has = {kind: f"{kind}/{layer}" in made for kind in ("map", "layer", "neighbours")}
+    own = [
+        entry["files"] for name, entry in made.items() if name.startswith(f"strongest/{layer}/")
+    ]
+    written = made[f"layer/{layer}"]["files"] if has["layer"] else []
+    judged = quality.get(layer, {})
+    return {
+        "name": layer,
+        "file": slug(layer),
+        **has,
+        "strongest": has["layer"] and bool(own) and all(own),
+        "classes": any(path.startswith(f"{FOLDER}/data/classes/") for path, _ in written),
+        "pictures": len(read_pictures(run, layer)) if has["layer"] else 0,
+        "facts": [
+            [term, f"{100 * judged[name]:.3g} %"]
+            for name, term in QUALITY.items()
+            if isinstance(judged.get(name), int | float)
+        ],
+    }
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person reads it."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.3g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"

@@ -5,7 +5,7 @@ Later versions of those verbs may write more or other fields, so every field may
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -18,8 +18,62 @@ from cnnvis_ray.storage import ShardFile, read_table
 CELL, COLUMNS = 84, 16
 CHANNELS, CROPS, STRANGEST = 10, 4, 24
 MOST_ROWS = 120  # of each kind of finding
-Changes = Mapping[str, Any]
-"""The document changes.json of a night."""
+
+
+class Moved(TypedDict, total=False):
+    """A channel that moved."""
+
+    channel: int
+    shift: float
+    z: float
+
+
+class LayerChanges(TypedDict, total=False):
+    """What one layer says of a night."""
+
+    layer: str
+    score: float
+    threshold: float
+    largest_shift: float
+    channels: list[Moved]
+
+
+class Stranger(TypedDict, total=False):
+    """An image far from all of the run."""
+
+    key: str
+    distance: float
+
+
+class Novelty(TypedDict, total=False):
+    """How many images are far from all of the run."""
+
+    share: float
+    expected: float
+    strangest: list[Stranger]
+
+
+class Arrival(TypedDict, total=False):
+    """What came in, and what was refused."""
+
+    rejects: int
+    reasons: dict[str, int]
+
+
+class Changes(TypedDict, total=False):
+    """The document changes.json of a night, as far as pages show it."""
+
+    verdict: str
+    reason: str
+    num_images: int
+    num_reference: int
+    smallest_change: float | None
+    false_alarm_rate: float
+    layers: list[LayerChanges]
+    novelty: Novelty | None
+    arrived: Arrival
+    placement: dict[str, dict[str, float] | None]
+
 
 GROUPS = {
     "duplicates": (
@@ -57,9 +111,10 @@ def nights_of(run: Run) -> list[str]:
 def read_changes(run: Run, name: str) -> Changes:
     """Read what a night changed; nothing of a damaged document."""
     try:
-        return dict(json.loads(run.store.read(f"placed/{name}/changes.json")))
+        found: Changes = json.loads(run.store.read(f"placed/{name}/changes.json"))
     except ValueError:
         return {}
+    return found
 
 
 def summarize_night(run: Run, name: str) -> dict[str, object]:
@@ -146,11 +201,11 @@ def night_facts(changes: Changes) -> list[list[str]]:
     return [[term, text.format(value)] for term, value, text in shown if value is not None]
 
 
-def layer_row(changes: Changes, layer: Mapping[str, Any]) -> list[object]:
-    """Return a layer's row: score, threshold, largest shift, neighbours kept here and in the run."""
+def layer_row(changes: Changes, layer: LayerChanges) -> list[object]:
+    """Return a layer's score, threshold, largest shift, neighbours kept here and in the run."""
     placed = (changes.get("placement") or {}).get(layer["layer"]) or {}
-    numbers = [layer.get(name) for name in ("score", "threshold", "largest_shift")]
-    numbers += [placed.get(name) for name in ("kept", "reference_kept")]
+    numbers = [layer.get("score"), layer.get("threshold"), layer.get("largest_shift")]
+    numbers += [placed.get("kept"), placed.get("reference_kept")]
     return [layer["layer"], *map(short, numbers)]
 
 
@@ -211,15 +266,18 @@ def make_audit(run: Run, catalogue: Catalogue) -> list[ShardFile]:
     return [write_piece(run.store, "audit", {"layer": layer, "groups": groups})]
 
 
-def describe_finding(row: Mapping[str, Any], catalogue: Catalogue) -> dict[str, object]:
+def describe_finding(row: Mapping[str, object], catalogue: Catalogue) -> dict[str, object]:
     """Return the shown images of a finding, and what is said of it."""
     ids = [row[name] for name in ("image_id", "other_image_id") if row.get(name) is not None]
     for name in ("images", "other_images"):
-        ids += (row.get(name) or [])[:CROPS]
+        several = row.get(name)
+        ids += several[:CROPS] if isinstance(several, list) else []
     images = catalogue.index_of(np.array(ids, np.int64)).tolist()
     said = []
     for name, words in TEXTS.items():
         value = row.get(name)
-        if value is not None and not (name == "score" and "chance" in row):
-            said.append([words, value if isinstance(value, str) else f"{value:.2f}"])
+        if isinstance(value, float) and not (name == "score" and "chance" in row):
+            said.append([words, f"{value:.2f}"])
+        elif isinstance(value, str):
+            said.append([words, value])
     return {"images": [image for image in images if image >= 0], "text": said}

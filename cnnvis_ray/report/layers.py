@@ -252,7 +252,8 @@ def best_classes(means: Floats, responses: Responses | None) -> list[int | None]
     known = np.flatnonzero(responses.images >= 2)
     if not len(known):
         return [None] * means.shape[1]
-    return [int(place) for place in known[means[known].argmax(axis=0)]]
+    best, above = known[means[known].argmax(axis=0)], means[known].max(axis=0) > 0
+    return [int(place) if excited else None for place, excited in zip(best, above, strict=True)]
 
 
 def class_channels(means: Floats, responses: Responses) -> dict[str, list[list[float | None]]]:

@@ -32,7 +32,8 @@ class Residual(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Add the input."""
-        return image + self.conv(image)
+        added: Tensor = image + self.conv(image)
+        return added
 
 
 def make_network() -> nn.Sequential:

@@ -11,7 +11,7 @@ async function showCompare(names, query, main) {
 	const layers = names.slice(0, 2).map((text) => sides().find((side) => side.name === text));
 	if (layers.length < 2 || layers.includes(undefined)) return missing(main, `There are no maps of ${names.join(" and ")}.`);
 	const views = layers.map((layer) => new MapView("Map by " + layer.name)), legend = h("div.legend"), [{ picked }] = views;
-	const pick = (side) => choice(side ? "and" : "Map", sides().map((found) => [found.name, found.name]), names[side], (value) => go("compare", ...(side ? [names[0], value] : [value, names[1]])));
+	const pick = (side) => chooseNamed(side ? "and" : "Map", sides(), names[side], (value) => go("compare", ...(side ? [names[0], value] : [value, names[1]])));
 	const recolour = async (kind) => {
 		if (kind !== "moved") return Promise.all(views.map((view, i) => colourBy(view, kind, i ? h("div") : legend)));
 		displace(...views);

@@ -95,6 +95,11 @@ function choice(label, options, value, change) {
 		options.map(([key, text]) => h("option", { value: key, selected: key === value }, clean(text, 60)))));
 }
 
+// A choice among things that have names.
+function chooseNamed(label, things, value, change) {
+	return things.length > 1 && choice(label, things.map((thing) => [thing.name, thing.name]), value, change);
+}
+
 function table(label, heads, rows) {
 	return h("div.scroll", { tabindex: 0, role: "region", "aria-label": label }, h("table",
 		h("thead", h("tr", heads.map((text) => h("th", { scope: "col" }, text)))),

@@ -33,7 +33,6 @@ async function looked(found) {
 		caption.replaceChildren("Where the network looks for ", name(called, 60), ` (${percent(score)}).`);
 	};
 	frame.put(heat, inputBox(found));
-	slider.oninput?.();
 	heat.style.opacity = 0.6;
 	put(maps[0]);
 	return add(figure, h("div.row", choice("Heat map", maps.map((map, i) => [i, map.method.replace(/_/g, " ")]), 0, (value) => put(maps[value])), h("label.choice", h("span", "Strength"), slider)), caption);

@@ -25,7 +25,7 @@ async function showLayer([layerName], query, main) {
 		history.replaceState(null, "", `${address("layer", layerName)}?sort=${sort}&show=${filter}`);
 	};
 	add(main, h("h1", name(layerName)), h("div.row",
-		choice("Layer", run.layers.filter((found) => found.layer).map((found) => [found.name, found.name]), layerName, (chosen) => go("layer", chosen)),
+		chooseNamed("Layer", run.layers.filter((found) => found.layer), layerName, (chosen) => go("layer", chosen)),
 		choice("Sort by", sorts, sort, (chosen) => { sort = chosen; redraw(); }),
 		choice("Show", Object.entries(filters).map(([key, [text]]) => [key, text]), filter, (chosen) => { filter = chosen; redraw(); }),
 		count, layer.map && link(["map", layerName], "Its map")), grid);

@@ -36,7 +36,7 @@ async function showMap([layerName], query, main) {
 		if (!app.selection || app.selection[found]) location.hash = imageAddress(found, await keyOf(found));
 	};
 	const wanted = [query.get("colour"), app.colour, firstColour()].find((kind) => colours.some(([key]) => key === kind));
-	add(side, app.mapped.length > 1 && choice("Layer", app.mapped.map((found) => [found.name, found.name]), layerName, (value) => { location.hash = here().replace(address("map", layerName), address("map", value)); }),
+	add(side, chooseNamed("Layer", app.mapped, layerName, (value) => { location.hash = here().replace(address("map", layerName), address("map", value)); }),
 		choice("Colour by", colours, wanted, recolour), legend, view.picked,
 		data.regions.length > 0 && h("details", { open: !app.selection && innerWidth > 800 }, h("summary", "Regions"), regionList(view)),
 		facts(layer.facts), sampled(), said);

@@ -35,7 +35,7 @@ async function showMosaic([text], query, main) {
 	if (!found) return missing(main, `There is no mosaic ${text}.`);
 	const [tiles] = await Promise.all([load("mosaics/" + found.file), loadViewer()]), box = h("div.mosaic", { role: "img", "aria-label": "Mosaic " + text });
 	const zoom = (factor) => viewer.viewport.zoomBy(factor).applyConstraints();
-	add(main, h("div.row", h("h1", name(text)), run.mosaics.length > 1 && choice("Mosaic", run.mosaics.map(({ name }) => [name, name]), text, (value) => go("mosaic", value)),
+	add(main, h("div.row", h("h1", name(text)), chooseNamed("Mosaic", run.mosaics, text, (value) => go("mosaic", value)),
 		button("+", () => zoom(1.6), "Zoom in"), button("−", () => zoom(1 / 1.6), "Zoom out"), button("Whole mosaic", () => viewer.viewport.goHome())), box);
 	// Its WebGL drawer stays blank on file://, and a description by address would be a request.
 	const viewer = OpenSeadragon({ element: box, drawer: "canvas", showNavigationControl: false, animationTime: 0.4, maxZoomPixelRatio: 2, gestureSettingsMouse: { clickToZoom: false },

@@ -31,7 +31,7 @@ function choosePictures(data, frame) {
 // One image per cell of the map; cells halve as the zoom doubles, so panning changes nothing.
 function oneEach(data, frame, extent) {
 	const side = 40 * frame.ratio, level = Math.max(0, Math.round(Math.log2(extent / side))), cell = 65536 / 2 ** level;
-	const all = inView(data, frame, side), taken = new Set();
+	const all = inView(data, frame, side).slice(), taken = new Set();
 	const found = all.filter((i) => {
 		const key = Math.floor(data.xy[2 * i] / cell) * 131072 + Math.floor(data.xy[2 * i + 1] / cell);
 		return !taken.has(key) && taken.add(key);

@@ -169,11 +169,11 @@ def test_a_run_may_lack_anything(tmp_path: Path, lacking: str) -> None:
 
 def test_sizes_an_image(tmp_path: Path) -> None:
     run = MadeRun(tmp_path, [f"class {number}" for number in range(40)], per_unit=1024)
-    run.add_images(5)
+    run.add_images(2)
     run.add_features("block1")
     run.add_map("block1")
     write_report(str(tmp_path))
-    images = 5 * 1024
+    images = 2 * 1024
     words = piece(tmp_path, "map/block1")
     assert isinstance(words, dict)
     columns = (tmp_path / "report" / "data" / "columns.js").stat().st_size

@@ -46,7 +46,8 @@ async function showMap([layerName], query, main) {
 		button("+", () => view.zoomBy(1.6), "Zoom in"), button("−", () => view.zoomBy(1 / 1.6), "Zoom out"),
 		button("Whole map", () => view.move(32768, 32768, 1)), button("Save as PNG", () => savePicture(view, legend, said)));
 	app.view = view;
-	await recolour(wanted);
+	app.colour = wanted;
+	await colourBy(view, wanted, legend);
 	view.showSelection();
 }
 

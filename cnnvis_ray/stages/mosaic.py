@@ -46,7 +46,7 @@ from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes
 log = logging.getLogger(__name__)
 
 WHOLE_GRID = 100_000  # images of a grid that is one picture; more are a pyramid
-GROUP_IMAGES = 16_000  # whose thumbnails one task sorts: some 60 MB
+GROUP_IMAGES = 4_000  # whose thumbnails one task sorts: some 20 MB, held three times
 
 Ids = NDArray[np.int64]
 
@@ -256,15 +256,11 @@ def draw_one(band: Band, number: int) -> tuple[list[ShardFile], int]:
     """Draw one band; return its tiles and how many images it shows."""
     store, files = Store(band.run_dir), list[ShardFile]()
     paths = [f"{band.folder}-{group:06d}.arrow" for group in range(len(band.shards))]
-
-    def read(path: str) -> io.BytesIO:
-        return io.BytesIO(store.read(path))
-
     count = draw_band(
         number,
         band.pyramid,
         paths,
-        read,
+        store.open,
         lambda path, data: files.append(write_bytes(store, path, data)),
     )
     return files, count

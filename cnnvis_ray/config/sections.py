@@ -187,7 +187,11 @@ class Reduce(Section):
         description="Barnes-Hut's angle; null: openTSNE's choice, Barnes-Hut below 10,000 images "
         "and interpolation above",
     )
-    iterations: Count = Field(default=750, description="of t-SNE, after early exaggeration")
+    iterations: Count = Field(
+        default=750,
+        description="of t-SNE, the exaggerated third (250 at most) included; above 10,000 images "
+        "at most so many: the map ends at a plateau",
+    )
     landmarks: Auto | Count = Field(
         default="auto",
         json_schema_extra={SINCE: 2},

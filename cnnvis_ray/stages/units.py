@@ -157,14 +157,29 @@ def map_items(
     run_dir: str,
     config: Cluster,
     session: Session,
+    memory: int = 0,
 ) -> Iterator[ResultT]:
     """Call a function on every item, on the cluster, and return the results in order.
+
+    Args:
+        function: of a module, or a `partial` of one.
+        items: one per call.
+        run_dir: that the workers must see.
+        config: of the workers.
+        session: with the cluster.
+        memory: bytes that a call needs beside its interpreter; so many are reserved per worker.
 
     Raises:
         IncompleteError: a call failed at every attempt.
     """
     calls = [Call(f"{number:06d}", item) for number, item in enumerate(items)]
-    placement = place_workers(config, session.offers(), len(calls))
+    placement = place_workers(config, session.offers(), len(calls), memory)
+    if placement.memory < memory:
+        log.warning(
+            "a task needs about %.1f GB, the largest node has %.1f GB for workers",
+            memory / 1e9,
+            placement.memory / 1e9,
+        )
     found: dict[str, ResultT] = {}
     waiting = iter(calls)
     due = next(waiting, None)

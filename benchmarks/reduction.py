@@ -348,9 +348,17 @@ def main() -> None:
     """Run the comparisons asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--small", action="store_true", help="sizes that take a minute")
-    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS))
+    choices = [*COMPARISONS, "million"]
+    parser.add_argument("--only", nargs="+", choices=choices, default=list(COMPARISONS))
+    parser.add_argument("--images", type=int, default=1_000_000, help="of --only million")
+    parser.add_argument("--folder", type=Path, help="of --only million: kept, and gone on with")
     given = parser.parse_args()
-    for name in given.only:
+    if "million" in given.only:
+        from million import run_million
+
+        with tempfile.TemporaryDirectory() as folder:
+            run_million(given.folder or Path(folder), given.images)
+    for name in [each for each in given.only if each in COMPARISONS]:
         COMPARISONS[name](SMALL if given.small else FULL)
 
 

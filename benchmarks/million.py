@@ -2,8 +2,8 @@
 
 The run is a real one: source, plan, passes and markers are as extraction leaves them. Features
 and thumbnails are drawn from synthetic clusters. ``reduce`` and ``mosaic`` then do what they do
-for everybody. Each line that they log is printed with the seconds since the start, and with the peak
-memory of the driver and of the workers since the line before.
+for everybody. Each line that they log is printed with the seconds since the start, and with the
+peak memory of the driver and of the workers since the line before. A run that was killed goes on.
 
     python benchmarks/reduction.py --only million --images 20000 --folder /tmp/million
 """

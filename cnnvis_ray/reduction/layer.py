@@ -1,8 +1,8 @@
 """One layer of a run from shards to files: neighbours, map and quality, as one task.
 
 The task reads the layer's shards block by block, so that features never pass the driver; it holds
-the projected points (``4 N K`` bytes) and what t-SNE needs (`map_bytes`). The neighbours of a large
-layer were searched in tasks before it (`searching`).
+the projected points (``4 N K`` bytes) and what t-SNE needs (`map_bytes`). The neighbours of a
+large layer were searched in tasks before it (`searching`).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The neighbours of a large layer in tasks: one builds the index, the others search some rows each.
+"""The neighbours of a large layer in tasks: one builds the index, the others search some rows.
 
 What tasks find lies in files below ``search/LAYER`` until the layer's map is made. Each file
 belongs to one unit of a pass, so a search that was killed goes on where it was::
@@ -65,9 +65,12 @@ class Found:
 
 
 def search_bytes(num_images: int, num_components: int) -> int:
-    """Estimate the memory of a search beside the interpreter: the points as read, as searched, as
-    archived and as an index, and the results of one range of rows."""
-    return num_images * (4 * 4 * num_components + 32) + QUERY_ROWS * 128 * 4 * num_components // 16
+    """Estimate the memory of a search beside its interpreter.
+
+    The points are held as read, as searched, as archived and as an index; to these come the
+    differences of one piece of queries from their neighbours.
+    """
+    return 4 * num_images * (4 * num_components + 8) + (64 << 20)
 
 
 def write_search(

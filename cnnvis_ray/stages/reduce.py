@@ -373,13 +373,15 @@ def run_on(job: Job, session: Session, num_layers: int, memory: int = 0) -> MapB
     return map_on(job, session, memory)
 
 
-def map_on(job: Job, session: Session, memory: int = 0) -> MapBlocks:
-    """Return a map over the workers of the cluster, each with so many bytes."""
+def map_on(job: Job, session: Session, memory: int = 0, cpus: int | None = None) -> MapBlocks:
+    """Return a map over the workers of the cluster, each with so many bytes and CPUs."""
+    cluster = job.config.cluster
+    if cpus and cluster.cpus_per_worker == "auto":
+        cluster = cluster.model_copy(update={"cpus_per_worker": cpus})
 
     def mapped(
         function: Callable[[ItemT], ResultT], items: Sequence[ItemT], /
     ) -> Iterator[ResultT]:
-        cluster = job.config.cluster
         return map_items(function, items, job.config.run_dir, cluster, session, memory)
 
     return mapped

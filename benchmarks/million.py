@@ -33,6 +33,7 @@ from cnnvis_ray.stages.run import run_verb
 from cnnvis_ray.storage import write_table
 
 LAYER, WIDTH, CLUSTERS, THUMBNAILS = "features.0", 64, 300, 1_000
+UNIT_SIZE = 4096
 SAMPLE_SECONDS = 0.5
 
 
@@ -104,10 +105,11 @@ def configure(folder: Path, num_images: int) -> Config:
         None,
         [
             f"run_dir={folder / 'run'}",
-            f"images={{source: {source}, labels: labels, unit_size: 4096}}",
+            f"images={{source: {source}, labels: labels, unit_size: {UNIT_SIZE}}}",
             "network={name: squeezenet1_1, weights: random, preprocess: {resize: 32, crop: 32}}",
             f"layers=[{LAYER}]",
             "extract.predictions=false",
+            "cluster.startup_timeout_seconds=7200",  # where other work comes first
         ],
     )
 
@@ -143,11 +145,9 @@ def write_extracted(config: Config) -> None:
     drawn = draw_thumbnails()
     layer = job.vision.layers[0]
     schema = schemas.features(layer, config.extract, WIDTH)
-    first = 0
     for unit in list(work.due()):
         images, features = work.passes_due(unit)
-        numbers = np.arange(first, first + len(unit))
-        first += len(unit)
+        numbers = unit.number * UNIT_SIZE + np.arange(len(unit))
         if images is not None:
             rows = image_rows(unit, numbers, drawn)
             written = write_table(job.store, f"images/{unit.name}.x.parquet", rows)

@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 from cnnvis_ray.ledger.reading import read_features
 from cnnvis_ray.reduction.blocks import Ids
 from cnnvis_ray.reduction.neighbours import (
-    QUERY_ROWS,
     Distances,
     Index,
     Indices,
     Metric,
     Points,
     build_index,
+    query_rows,
     search_index,
 )
 from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes, write_table
@@ -97,15 +97,10 @@ def write_search(
     return written, write_bytes(store, search.path("index.npz"), memory.getvalue())
 
 
-def num_ranges(num_points: int) -> int:
-    """Count the ranges of rows that are searched in one task each."""
-    return -(-num_points // QUERY_ROWS)
-
-
 def search_range(search: Search, number: int) -> ShardFile:
     """Search one range of rows, the first is number 1, and write its indices and distances."""
     index, points = read_index(search)
-    rows = slice((number - 1) * QUERY_ROWS, min(number * QUERY_ROWS, len(points)))
+    rows = query_rows(len(points))[number - 1]
     indices, distances = search_index(index, points, search.count, rows)
     columns = {
         name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), search.count)
@@ -134,11 +129,10 @@ def read_search(search: Search) -> Found:
         metadata = pq.ParquetFile(file, pre_buffer=False).schema_arrow.metadata
     with store.open(search.path("index.npz")) as file, np.load(file, allow_pickle=False) as held:
         recall = float(held["recall"])
-    near = np.empty((len(ids), search.count), np.int32)
+    near: Indices = np.empty((len(ids), search.count), np.int32)  # type: ignore[assignment]
     distances = np.empty((len(ids), search.count), np.float32)
-    for number in range(num_ranges(len(ids))):
-        table = read_table(store, search.path(f"{number + 1:06d}.parquet"))
-        rows = slice(number * QUERY_ROWS, number * QUERY_ROWS + table.num_rows)
+    for number, rows in enumerate(query_rows(len(ids)), 1):
+        table = read_table(store, search.path(f"{number:06d}.parquet"))
         near[rows], distances[rows] = (lists_of(table, name) for name in ("near", "distances"))
     return Found(ids, points, (near, distances), recall, int(metadata[LEFT_OUT]))
 

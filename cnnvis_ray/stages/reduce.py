@@ -35,6 +35,7 @@ from cnnvis_ray.reduction import (
     judge_labels,
     map_bytes,
     pca_to_bytes,
+    query_rows,
 )
 from cnnvis_ray.reduction.layer import (
     NUM_KEPT,
@@ -46,7 +47,7 @@ from cnnvis_ray.reduction.layer import (
     read_plane,
     reduce_layer,
 )
-from cnnvis_ray.reduction.searching import Search, num_ranges, search_bytes, search_range
+from cnnvis_ray.reduction.searching import Search, search_bytes, search_range
 from cnnvis_ray.reduction.tsne import FEWEST_IMAGES
 from cnnvis_ray.stages.extract import write_labels
 from cnnvis_ray.stages.job import Job
@@ -289,7 +290,7 @@ def search_in_tasks(job: Job, session: Session, requests: Sequence[LayerRequest]
         points, index = done[PRODUCT].files[:2]
         assert request.search is not None
         search = replace(request.search, digest=index.sha256)
-        numbers = range(1, num_ranges(points.rows) + 1)
+        numbers = range(1, len(query_rows(points.rows)) + 1)
         due.extend((search, each) for each in numbers if f"{each:06d}.r0" not in done)
     found = map_on(job, session, memory)(search_one, due) if due else ()
     for count, ((search, number), file) in enumerate(zip(due, found, strict=True), 1):

@@ -19,6 +19,8 @@ from cnnvis_ray.stages.node_checks import check_seen
 
 log = logging.getLogger(__name__)
 
+CALL_SECONDS = 86_400.0  # for a mapped call: the map of a million images is one, and takes hours
+
 
 class Task(Protocol):
     """What `run_units` must know of a task."""
@@ -173,6 +175,8 @@ def map_items(
         IncompleteError: a call failed at every attempt.
     """
     calls = [Call(f"{number:06d}", item) for number, item in enumerate(items)]
+    if config.unit_timeout_seconds == "auto":
+        config = config.model_copy(update={"unit_timeout_seconds": CALL_SECONDS})
     placement = place_workers(config, session.offers(), len(calls), memory)
     if placement.memory < memory:
         log.warning(

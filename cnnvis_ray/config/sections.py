@@ -198,6 +198,13 @@ class Reduce(Section):
         description="images that t-SNE places first, the others beside their neighbour; auto: "
         "all up to 200,000 images, 25,000 above",
     )
+    init_from: Text | None = Field(
+        default=None,
+        json_schema_extra={SINCE: 2},
+        description="embedding/LAYER.parquet of another run on the same images (of another "
+        "network): the first layer's map starts from it, so that the maps can be compared; null: "
+        "from the principal components",
+    )
     min_knn_preservation: Share | None = Field(
         default=None,
         json_schema_extra={SINCE: 2},

@@ -12,13 +12,22 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cnnvis_ray.config import Reduce
-from cnnvis_ray.ledger.reading import LABELS, read_features
+from cnnvis_ray.errors import RefusedError
+from cnnvis_ray.ledger.reading import LABELS, open_run, read_features
 from cnnvis_ray.reduction.alignment import align, displacements
 from cnnvis_ray.reduction.blocks import BLOCK_BYTES, Block, Features, Ids, gather
-from cnnvis_ray.reduction.neighbours import Points, build_index, neighbours_table, search_index
+from cnnvis_ray.reduction.neighbours import (
+    MISSING,
+    Indices,
+    Points,
+    build_index,
+    neighbours_table,
+    search_index,
+)
 from cnnvis_ray.reduction.pca import pca_from_bytes, project_block
 from cnnvis_ray.reduction.quality import as_dict, compare_seeds, judge_map, trust_of
 from cnnvis_ray.reduction.searching import Found, Search, read_search, write_search
@@ -93,6 +102,8 @@ def reduce_layer(request: LayerRequest) -> LayerFiles:
         return LayerFiles(neighbours, (), found.left_out, notes)
     ids, points = found.ids, found.points
     start = read_start(store, request.start, ids)
+    if request.start is None and config.init_from is not None:
+        start = read_other_map(request, ids, found.neighbours[0])
     labels = read_labels(store, ids)
     placed = embed(
         points, config, request.seed, start, found.neighbours, labels, partial(log_progress, layer)
@@ -126,6 +137,10 @@ def reduce_layer(request: LayerRequest) -> LayerFiles:
     ]
     if request.pca is not None:
         written.append(write_bytes(store, f"{folder}/pca.npz", request.pca))
+    if request.start is None and start is not None:
+        columns = [ids, *start.astype(np.float32).T]
+        table = pa.table(columns, names=["image_id", "x", "y"])
+        written.append(write_table(store, f"{folder}/start.parquet", table))
     return LayerFiles(neighbours, tuple(written), found.left_out, (*notes, *placed.notes))
 
 
@@ -209,6 +224,35 @@ def read_start(store: Store, path: str | None, ids: Ids) -> np.ndarray | None:
     if not np.array_equal(table["image_id"].to_numpy(), ids):
         return None
     return np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
+
+
+def read_other_map(request: LayerRequest, ids: Ids, near: Indices) -> np.ndarray:
+    """Read the start of the images from a map of another run, by their keys.
+
+    An image that the other map lacks starts on its nearest neighbour that it has.
+
+    Raises:
+        RefusedError: the other map has none of the images.
+    """
+    path = str(request.config.init_from)
+    folder, _, name = path.rpartition("/")
+    table = read_table(Store(folder or "."), name, ["key", "x", "y"])
+    rows = open_run(request.run_dir).images(["image_id", "key"])
+    own = rows["key"].take(pc.index_in(pa.array(ids), value_set=rows["image_id"]))
+    found = pc.index_in(own, value_set=table["key"]).combine_chunks()
+    missing = found.is_null().to_numpy(zero_copy_only=False)
+    if missing.all():
+        raise RefusedError(
+            f"reduce.init_from: {path} has none of this run's images; name the "
+            "embedding/LAYER.parquet of a run on the same source"
+        )
+    known = table.take(found.fill_null(0))
+    start = np.stack([known["x"].to_numpy(), known["y"].to_numpy()], axis=1)
+    start[missing] = start[~missing].mean(axis=0)
+    for image in np.flatnonzero(missing):
+        others = [each for each in near[image] if each != MISSING and not missing[each]]
+        start[image] = start[others[0]] if others else start[image]
+    return start
 
 
 def read_labels(store: Store, ids: Ids) -> list[str | None] | None:

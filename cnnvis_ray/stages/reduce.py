@@ -144,6 +144,7 @@ def decide(job: Job) -> Reduction:
     """
     refusals = Refusals()
     layers = tuple(layer.name for layer in job.chosen(job.config.reduce.layers))
+    refusals.attempt(lambda: check_init(job.config.reduce.init_from))
     again = "reduce" in job.replace
     live = {unit.name for unit in ledger.read_plan(job.store).units() if len(unit)}
     for layer in layers:
@@ -160,6 +161,22 @@ def decide(job: Job) -> Reduction:
         )
     refusals.raise_all()
     return Reduction(job, layers)
+
+
+def check_init(path: str | None) -> None:
+    """Refuse a start that is not a map of a run.
+
+    Raises:
+        RefusedError: says what to name.
+    """
+    if path is None:
+        return
+    folder, _, name = path.rpartition("/")
+    if not name.endswith(".parquet") or not Store(folder or ".").exists(name):
+        raise RefusedError(
+            f"reduce.init_from: {path} is not there; name the embedding/LAYER.parquet of another "
+            "run"
+        )
 
 
 def check_features(job: Job, layer: str, live: set[str]) -> None:
@@ -434,14 +451,12 @@ class JoinRequest:
     """What joining a run's images to some layers' maps needs.
 
     Attributes:
-        positions: files of positions by layer.
-        reference: the file of positions that displacements are from.
+        positions: by layer, the file of its positions and of those that it moved from.
         images: shards of image rows.
     """
 
     run_dir: str
-    positions: dict[str, str]
-    reference: str
+    positions: dict[str, tuple[str, str]]
     images: tuple[str, ...]
 
 
@@ -468,14 +483,16 @@ def join_maps(job: Job, session: Session, layers: Sequence[str]) -> list[str]:
             (owners[layer],) = job.ledger.open(job.ledger.claim(wanted, remake=True))
     if not owners:
         return []
-    reference = position_files(job, layers[0])[0].path
-    paths = {layer: position_files(job, layer)[0].path for layer in owners}
-    whole = JoinRequest(job.config.run_dir, paths, reference, tuple(f.path for f in images))
+    paths = {
+        layer: (position_files(job, layer)[0].path, reference_of(job, layers[0], layer))
+        for layer in owners
+    }
+    whole = JoinRequest(job.config.run_dir, paths, tuple(f.path for f in images))
     mapped = run_on(job, session, len(owners))
     if mapped is in_turn:
         requests = [whole]
     else:
-        requests = [replace(whole, positions={layer: path}) for layer, path in paths.items()]
+        requests = [replace(whole, positions={layer: pair}) for layer, pair in paths.items()]
     written = [file for files in mapped(join_layers, requests) for file in files]
     for (_, owner), file in zip(owners.items(), written, strict=True):
         job.ledger.commit(owner, Marker(PRODUCT, (file,)))
@@ -487,8 +504,8 @@ def join_layers(request: JoinRequest) -> list[ShardFile]:
     store = Store(request.run_dir)
     labels = read_table(store, LABELS)
     places = {
-        layer: read_places(store, path, request.reference)
-        for layer, path in request.positions.items()
+        layer: read_places(store, path, reference)
+        for layer, (path, reference) in request.positions.items()
     }
     writers = {}
     with ExitStack() as stack:
@@ -506,6 +523,16 @@ def position_files(job: Job, layer: str) -> list[ShardFile]:
     """Return the file of a layer's positions, in a list."""
     files = job.ledger.files("reduce", f"reduction/{layer}")
     return [file for file in files if file.path.endswith("/positions.parquet")]
+
+
+def reference_of(job: Job, first: str, layer: str) -> str:
+    """Return the file of the positions that a layer's map moved from."""
+    if layer == first:
+        files = job.ledger.files("reduce", f"reduction/{layer}")
+        started = [file.path for file in files if file.path.endswith("/start.parquet")]
+        if started:
+            return started[0]
+    return position_files(job, first)[0].path
 
 
 def read_places(store: Store, path: str, reference: str) -> pa.Table:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.ledger import Run
 from cnnvis_ray.reduction import neighbours as neighbours_module
 from cnnvis_ray.reduction.searching import Search, search_range
@@ -111,3 +112,23 @@ def test_maps_of_a_run_state_how_far_images_moved(
     here, there = (np.stack([t["x"], t["y"]], axis=1).astype(float) for t in (first, second))
     product = (there - there.mean(0)).T @ (here - here.mean(0))
     np.testing.assert_allclose(product, product.T, atol=1e-3 * np.abs(product).max())
+
+
+def test_a_map_of_another_run_is_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photos(tmp_path / "photos", 12)
+    without_ray(monkeypatch)
+    layer = f"layers=[{LAYERS[0]}]"
+    other = go(tmp_path, *NO_PICTURES, layer, "images.limit=10", run="other")
+    path = f"{other.store.root}/embedding/{LAYERS[0]}.parquet"
+    run = go(tmp_path, *NO_PICTURES, layer, f"reduce.init_from={path}", "images.unit_size=5")
+    table = run.embedding(LAYERS[0])
+    assert table.num_rows == 12
+    assert 0 < table["displacement"].to_numpy().mean() < 2
+    quality = read_summary(run.store)["quality"][LAYERS[0]]
+    assert isinstance(quality, dict)
+    moved = table["displacement"].to_numpy().mean()
+    assert float(str(quality["displacement"])) == pytest.approx(moved, abs=1e-3)
+    with pytest.raises(RefusedError, match=r"init_from: .*/none.parquet is not there"):
+        go(tmp_path, *NO_PICTURES, layer, f"reduce.init_from={tmp_path}/none.parquet", run="no")

@@ -129,7 +129,7 @@ def read_search(search: Search) -> Found:
         metadata = pq.ParquetFile(file, pre_buffer=False).schema_arrow.metadata
     with store.open(search.path("index.npz")) as file, np.load(file, allow_pickle=False) as held:
         recall = float(held["recall"])
-    near: Indices = np.empty((len(ids), search.count), np.int32)  # type: ignore[assignment]
+    near: Indices = np.empty((len(ids), search.count), np.int32)
     distances = np.empty((len(ids), search.count), np.float32)
     for number, rows in enumerate(query_rows(len(ids)), 1):
         table = read_table(store, search.path(f"{number:06d}.parquet"))

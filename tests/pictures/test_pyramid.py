@@ -154,7 +154,7 @@ def test_an_image_nearly_as_large_as_its_cell_is_cut_and_not_resized(
     module.draw_image(canvas, memory.getvalue(), module.NO_FRAME, (0, 0), 128)
     drawn = np.asarray(canvas)
     rows, columns = np.nonzero((drawn != 255).any(axis=2))
-    assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == shown
+    assert (int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1) == shown
     if size == (128, 96):
         inside = drawn[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
         np.testing.assert_array_equal(inside, noise[:, 2:125])

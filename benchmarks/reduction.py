@@ -12,10 +12,12 @@ import argparse
 import io
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -25,9 +27,11 @@ import numpy.typing as npt
 import pca
 import pyarrow as pa
 import pyarrow.parquet as pq
+from million import run_million
 from pca_sides import peak_mib
 from PIL import Image
-from timing import alternate
+from timing import Figure, alternate, compare
+from timing import report as note
 
 from cnnvis_ray.config import Reduce
 from cnnvis_ray.pictures import (
@@ -90,57 +94,66 @@ def clusters(num_points: int) -> Array:
 
 def compare_neighbours(sizes: Sizes) -> None:
     """Ninety neighbours of each point: an index and its search."""
-    from openTSNE.nearest_neighbors import Annoy
-
     points = clusters(sizes.points)
     found: dict[str, Ids] = {}
 
     def ours() -> None:
-        found["cnnvis_ray (faiss)"] = search_index(build_index(points), points, 90)[0]
+        found["ours"] = search_index(build_index(points), points, 90)[0]
 
     def annoy() -> None:
-        forest = Annoy(data=points, k=90, metric="euclidean", n_jobs=-1, random_state=0)
-        found["openTSNE (annoy)"] = forest.build()[0]
+        from openTSNE.nearest_neighbors import Annoy
 
-    seconds = alternate([ours, annoy], sizes.rounds)
+        forest = Annoy(data=points, k=90, metric="euclidean", n_jobs=-1, random_state=0)
+        found["annoy"] = forest.build()[0]
+
+    what = f"90 neighbours of {sizes.points:,} x 50"
+    if find_spec("annoy") or find_spec("openTSNE.dependencies.annoy"):
+        compare("maps", what, "annoy", alternate([ours, annoy], sizes.rounds), goal="<= 0.25")
+    else:
+        seconds = median(alternate([ours], sizes.rounds)[0])
+        note(Figure("maps", what, "annoy", seconds, None, note="annoy is not installed"))
     chosen = np.random.default_rng(0).choice(len(points), min(500, len(points)), replace=False)
-    truth = []
+    recalls = {side: recall_of(points, near, chosen) for side, near in found.items()}
+    note(
+        Figure("maps", f"{what}, recall", "annoy", recalls["ours"], recalls.get("annoy"), "share")
+    )
+
+
+def recall_of(points: Array, near: Ids, chosen: Ids) -> float:
+    """Return the share of the true neighbours of some points that were found."""
+    count, shares = near.shape[1], []
     for index in chosen:
         distances = np.square(points - points[index]).sum(axis=1)
         distances[index] = np.inf
-        truth.append(set(np.argpartition(distances, 90)[:90].tolist()))
-    for side, own in zip(("cnnvis_ray (faiss)", "openTSNE (annoy)"), seconds, strict=True):
-        shares = [
-            len(true & set(near.tolist())) / 90
-            for true, near in zip(truth, found[side][chosen], strict=True)
-        ]
-        name = f"neighbours {sizes.points:,} x 50"
-        print(f"{name:28} {side:28} {median(own):8.2f} s recall {np.mean(shares):.3f}")
+        true = set(np.argpartition(distances, count)[:count].tolist())
+        shares.append(len(true & set(near[index].tolist())) / count)
+    return float(np.mean(shares))
 
 
 def compare_tsne(sizes: Sizes) -> None:
-    """A map by defaults: this project's, and openTSNE's."""
+    """A map by defaults: this project's, and openTSNE's, one after the other."""
+    from openTSNE import TSNE
+
     points = clusters(sizes.points)
-    config, maps = Reduce(), {}
-
-    def ours() -> None:
-        count = affinity_neighbours(config, len(points))
-        near = search_index(build_index(points), points, count)
-        maps["cnnvis_ray"] = embed(points, config, 0, neighbours=near).positions
-
-    def theirs() -> None:
-        from openTSNE import TSNE
-
-        maps["openTSNE default"] = np.asarray(TSNE(n_jobs=-1, random_state=0).fit(points))
-
-    seconds = alternate([ours, theirs], 1)
-    for side, own in zip(("cnnvis_ray", "openTSNE default"), seconds, strict=True):
-        figures = judge_map(points, maps[side]).figures
-        name = f"t-SNE {sizes.points:,} x 50"
-        print(
-            f"{name:28} {side:28} {median(own):8.2f} s kept@10 {figures['knn_preservation']:.3f} "
-            f"@50 {figures['knn_preservation_50']:.3f} trust {figures['trustworthiness']:.3f}"
-        )
+    config, what = Reduce(), f"t-SNE of {sizes.points:,} x 50"
+    started = time.perf_counter(), time.process_time()
+    near = search_index(build_index(points), points, affinity_neighbours(config, len(points)))
+    ours = embed(points, config, 0, neighbours=near).positions
+    between = time.perf_counter(), time.process_time()
+    theirs = np.asarray(TSNE(n_jobs=-1, random_state=0).fit(points))
+    ended = time.perf_counter(), time.process_time()
+    for unit, start, middle, end in zip(("s", "CPU s"), started, between, ended, strict=True):
+        peer = "openTSNE's default"
+        note(Figure("maps", what, peer, middle - start, end - middle, unit, goal="<= 0.5"))
+    mine, other = (judge_map(points, places).figures for places in (ours, theirs))
+    for name, goal in (
+        ("knn_preservation", ">= 0.88"),
+        ("knn_preservation_50", ">= 0.95"),
+        ("trustworthiness", ""),
+    ):
+        own, peers = float(mine[name] or 0), float(other[name] or 0)
+        words = f"{what}, {name.replace('_', ' ')}"
+        note(Figure("maps", words, "openTSNE's default", own, peers, "share", goal=goal))
 
 
 def thumbnails(ids: Ids) -> tuple[Ids, list[bytes]]:
@@ -207,10 +220,15 @@ def compare_pyramid(sizes: Sizes) -> None:
             table = pa.table({"image_id": ids, "thumbnail": encoded})
             pq.write_table(table, Path(folder) / f"{first:08}.parquet")
         work = partial(make_pyramid, Path(folder), sizes.thumbnails)
-        seconds = alternate([work], 1)[0]
-        name = f"pyramid of {sizes.thumbnails:,}"
-        peak = measure_peak(work)
-        print(f"{name:28} {'cnnvis_ray, one process':28} {seconds[0]:8.2f} s {peak:7,} MiB")
+        name = f"pyramid of {sizes.thumbnails:,} thumbnails, one process"
+        started = time.perf_counter(), time.process_time()
+        work()
+        ended = time.perf_counter(), time.process_time()
+        bounds = (60.0, 60.0) if sizes is FULL else (None, None)
+        for unit, start, end, most in zip(("s", "CPU s"), started, ended, bounds, strict=True):
+            note(Figure("maps", name, "the bound", end - start, most, unit, goal="<= 1"))
+        peak = float(measure_peak(work))
+        note(Figure("maps", f"{name}, peak", "the bound", peak, 256.0, "MiB", goal="<= 1"))
 
 
 COMPARISONS: dict[str, Callable[[Sizes], None]] = {
@@ -225,15 +243,20 @@ def main() -> None:
     names = [*pca.COMPARISONS, *COMPARISONS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--small", action="store_true", help="sizes that take a minute")
-    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--only", nargs="+", choices=[*names, "million"], default=names)
+    parser.add_argument("--images", type=int, default=1_000_000, help="of --only million")
+    parser.add_argument("--folder", type=Path, help="of --only million: kept, and gone on with")
     parser.add_argument("shared", nargs="?", help="folder of shared data; not used here")
     given = parser.parse_args()
     pca.limit_threads(len(os.sched_getaffinity(0)))
     for name in given.only:
         if name in pca.COMPARISONS:
             pca.COMPARISONS[name](pca.SMALL if given.small else pca.Shapes())
-        else:
+        elif name in COMPARISONS:
             COMPARISONS[name](SMALL if given.small else FULL)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                run_million(given.folder or Path(folder), given.images)
 
 
 if __name__ == "__main__":

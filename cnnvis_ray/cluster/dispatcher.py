@@ -20,6 +20,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from cnnvis_ray.cluster import bisection, stopping
 from cnnvis_ray.cluster.bisection import Divider, Queued, Search
+from cnnvis_ray.cluster.lines import Lines
 from cnnvis_ray.cluster.nodes import alive_offers, startable_offers
 from cnnvis_ray.cluster.placement import Placement, capacity
 from cnnvis_ray.cluster.workers import (
@@ -150,7 +151,7 @@ class Dispatcher(Generic[Setup, Task, Result]):
         if self.limits.workers != "auto":
             return self.placement.workers
         offers = [*alive_offers(), *startable_offers()]
-        return capacity(offers, self.placement.gpus, self.placement.cpus)
+        return capacity(offers, self.placement.gpus, self.placement.cpus, self.placement.memory)
 
     def ping(self, worker: WorkerHandle) -> None:
         """Ask an actor to answer before it gets work."""
@@ -374,10 +375,12 @@ def work(
     dispatcher: Dispatcher[Setup, Task, Result] = Dispatcher(
         make_worker, stored, placement, limits, supply, divider
     )
+    lines = Lines()
     try:
         dispatcher.start_workers(placement.workers)
         while True:
             stopping.check()
+            lines.show()
             dispatcher.add_workers()
             dispatcher.ping_silent()
             dispatcher.submit()
@@ -391,6 +394,7 @@ def work(
             if not dispatcher.workers:
                 raise IncompleteError(f"every worker died; last error: {dispatcher.last_death}")
     finally:
+        lines.show(at_once=True)
         for worker in dispatcher.workers:
             worker.end(restart=False)
 

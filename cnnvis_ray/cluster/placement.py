@@ -29,11 +29,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The resolved numbers: workers, and GPUs and CPUs of each."""
+    """The resolved numbers: workers, and GPUs, CPUs and bytes of each (0: not stated)."""
 
     workers: int
     gpus: float
     cpus: int
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,17 @@ class Slot:
     threads: int
 
 
-def place_workers(config: Cluster, offers: Sequence[Offer], num_units: int) -> Placement:
+def place_workers(
+    config: Cluster, offers: Sequence[Offer], num_units: int, memory: int = 0
+) -> Placement:
     """Resolve workers, GPUs and CPUs against what the nodes have.
 
     Args:
         config: what was asked.
         offers: the nodes.
         num_units: how many units there are to do; ``auto`` starts no worker without one.
+        memory: bytes that a worker needs; fewer workers run where more do not fit. What exceeds
+            every node is lowered to the largest: an estimate must not stop a run.
 
     Raises:
         RefusedError: nothing can offer what was asked.
@@ -68,7 +73,10 @@ def place_workers(config: Cluster, offers: Sequence[Offer], num_units: int) -> P
             "cpus_per_worker"
         )
     workers = min(fitting, max(num_units, 1)) if config.workers == "auto" else config.workers
-    return Placement(workers, gpus, cpus)
+    if memory:
+        memory = int(min(memory, max(offer.memory for offer in offers)))
+        workers = min(workers, max(1, capacity(offers, gpus, cpus, memory)))
+    return Placement(workers, gpus, cpus, memory)
 
 
 def gpus_per_worker(config: Cluster, offers: Sequence[Offer]) -> float:
@@ -100,10 +108,14 @@ def cpus_per_worker(config: Cluster, offers: Sequence[Offer], gpus: float) -> in
     return 1
 
 
-def capacity(offers: Sequence[Offer], gpus: float, cpus: int) -> int:
+def capacity(offers: Sequence[Offer], gpus: float, cpus: int, memory: int = 0) -> int:
     """Count the workers that fit on the nodes at once."""
     return sum(
-        min(offer.cpus // cpus, slots_by_gpu(offer.gpus, gpus) if gpus else offer.cpus)
+        min(
+            offer.cpus // cpus,
+            slots_by_gpu(offer.gpus, gpus) if gpus else offer.cpus,
+            int(offer.memory // memory) if memory and offer.memory < math.inf else offer.cpus,
+        )
         for offer in offers
     )
 

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import ray
 from ray.util.metrics import Counter
 
+from cnnvis_ray.cluster.lines import send_lines
 from cnnvis_ray.cluster.placement import Placement, Slot
 
 Setup = TypeVar("Setup")
@@ -37,6 +38,7 @@ class Actor(Generic[Setup, Task, Result]):
     def ready(self, setup: Setup) -> None:
         """Build the worker, unless it is built."""
         if self.worker is None:
+            send_lines()
             self.worker = self.make_worker(setup, self.slot)
 
     def do(self, task: Task) -> Result:
@@ -97,6 +99,7 @@ def start_workers(
     actor = ray.remote(Actor).options(
         num_gpus=placement.gpus,
         num_cpus=placement.cpus,
+        memory=placement.memory or None,
         max_restarts=-1,
         max_task_retries=0,
     )

@@ -187,12 +187,23 @@ class Reduce(Section):
         description="Barnes-Hut's angle; null: openTSNE's choice, Barnes-Hut below 10,000 images "
         "and interpolation above",
     )
-    iterations: Count = Field(default=750, description="of t-SNE, after early exaggeration")
+    iterations: Count = Field(
+        default=750,
+        description="of t-SNE, the exaggerated third (250 at most) included; above 10,000 images "
+        "at most so many: the map ends at a plateau",
+    )
     landmarks: Auto | Count = Field(
         default="auto",
         json_schema_extra={SINCE: 2},
         description="images that t-SNE places first, the others beside their neighbour; auto: "
         "all up to 200,000 images, 25,000 above",
+    )
+    init_from: Text | None = Field(
+        default=None,
+        json_schema_extra={SINCE: 2},
+        description="embedding/LAYER.parquet of another run on the same images (of another "
+        "network): the first layer's map starts from it, so that the maps can be compared; null: "
+        "from the principal components",
     )
     min_knn_preservation: Share | None = Field(
         default=None,

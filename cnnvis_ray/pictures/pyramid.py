@@ -17,6 +17,7 @@ Every function returns what it wrote, so that images can be counted.
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -26,11 +27,11 @@ from PIL import Image
 
 from cnnvis_ray.pictures.colours import Rgb
 from cnnvis_ray.pictures.layouts import Cells, grid_shape
-from cnnvis_ray.pictures.tiles import add_frame, tile
+from cnnvis_ray.pictures.tiles import add_frame, fit, read_thumbnail
 
 Write = Callable[[str, bytes], object]
 Read = Callable[[str], bytes]
-Open = Callable[[str], BinaryIO]
+Open = Callable[[str], AbstractContextManager[BinaryIO]]
 ThumbnailBlock = Callable[[], tuple[Cells, Sequence[bytes]]]
 
 TILE_PIXELS = 512  # four times fewer files than 256, and still one request in view
@@ -115,7 +116,7 @@ def sort_thumbnails(
     """Sort a group of thumbnails by band.
 
     Args:
-        blocks: each reads image ids and their encoded thumbnails; some 16,000 images together.
+        blocks: each reads image ids and their encoded thumbnails; some 4,000 images together.
         pyramid: the canvas.
         cells: ``[N]`` cell of each image of the map, from `grid_places`.
         colours: ``[N]`` ``red << 16 | green << 8 | blue`` of its frame, or `NO_FRAME`.
@@ -160,8 +161,8 @@ def draw_band(
     """
     batches = []
     for path in sorted_paths:
-        with open_file(path) as file:
-            batch = pa.ipc.open_file(file).get_batch(band)
+        with open_file(path) as file:  # of which only this band's part is read
+            batch = pa.ipc.open_file(pa.PythonFile(file, "r")).get_batch(band)
             if batch.num_rows:
                 batches.append(batch)
     table = pa.Table.from_batches(batches, schema=SORTED)
@@ -188,8 +189,19 @@ def draw_band(
 def draw_image(
     canvas: Image.Image, thumbnail: bytes, colour: int, corner: tuple[int, int], cell: int
 ) -> None:
-    """Draw one framed image into the middle of its cell."""
-    image = tile(thumbnail, cell - cell // GAP_SHARE, enlarge=True)
+    """Draw one framed image into the middle of its cell.
+
+    An image that fits its cell without a gap loses 2 pixels at each edge: resizing it by as little
+    costs more than decoding it (0.26 and 0.22 ms).
+    """
+    side = cell - cell // GAP_SHARE
+    image = read_thumbnail(thumbnail, side)
+    if side < max(image.size) <= cell:
+        width, height = (min(length, side) for length in image.size)
+        x, y = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((x, y, x + width, y + height))
+    else:
+        image = fit(image, side, enlarge=True)
     frame = None if colour == NO_FRAME else (colour >> 16, colour >> 8 & 255, colour & 255)
     left = corner[0] + (cell - image.width) // 2
     top = corner[1] + (cell - image.height) // 2

@@ -12,12 +12,13 @@ from cnnvis_ray.reduction.neighbours import Points
 Exact = npt.NDArray[np.float64]
 
 
-def align(positions: Points, reference: Points) -> Exact:
+def align(positions: Points, reference: Points, *, scale: bool = True) -> Exact:
     """Turn, mirror, scale and shift a map so that it lies nearest to another of the same images.
 
     Args:
         positions: ``[N, 2]``.
         reference: ``[N, 2]`` of the same images in the same order.
+        scale: without it the map keeps its own unit and is centred at 0.
 
     Returns:
         ``[N, 2]`` in the reference's unit.
@@ -35,8 +36,8 @@ def align(positions: Points, reference: Points) -> Exact:
         moved[:] = centre
         return moved
     left, strength, right = np.linalg.svd(moved.T @ fixed)
-    turned: Exact = moved @ (left @ right) * (strength.sum() / size) + centre
-    return turned
+    turned: Exact = moved @ (left @ right)
+    return turned * (strength.sum() / size) + centre if scale else turned
 
 
 def displacements(positions: Points, reference: Points) -> npt.NDArray[np.float32]:

@@ -1,7 +1,8 @@
 """One layer of a run from shards to files: neighbours, map and quality, as one task.
 
 The task reads the layer's shards block by block, so that features never pass the driver; it holds
-the projected points (``4 N K`` bytes) and what t-SNE needs (`map_bytes`).
+the projected points (``4 N K`` bytes) and what t-SNE needs (`map_bytes`). The neighbours of a
+large layer were searched in tasks before it (`searching`).
 """
 
 import json
@@ -11,15 +12,25 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cnnvis_ray.config import Reduce
-from cnnvis_ray.ledger.reading import LABELS, read_features
-from cnnvis_ray.reduction.alignment import displacements
+from cnnvis_ray.errors import RefusedError
+from cnnvis_ray.ledger.reading import LABELS, open_run, read_features
+from cnnvis_ray.reduction.alignment import align, displacements
 from cnnvis_ray.reduction.blocks import BLOCK_BYTES, Block, Features, Ids, gather
-from cnnvis_ray.reduction.neighbours import Points, build_index, neighbours_table, search_index
+from cnnvis_ray.reduction.neighbours import (
+    MISSING,
+    Indices,
+    Points,
+    build_index,
+    neighbours_table,
+    search_index,
+)
 from cnnvis_ray.reduction.pca import pca_from_bytes, project_block
 from cnnvis_ray.reduction.quality import as_dict, compare_seeds, judge_map, trust_of
+from cnnvis_ray.reduction.searching import Found, Search, read_search, write_search
 from cnnvis_ray.reduction.tsne import affinity_neighbours, embed, principal_plane
 from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes, write_table
 
@@ -49,6 +60,7 @@ class LayerRequest:
         pca: components as `pca_to_bytes` writes them; None where there is no PCA.
         start: a table of positions that the map starts from, by path; None: the PCA plane.
         with_map: whether the map is due, and not only the neighbours.
+        search: where the neighbours were searched; None: in this task.
     """
 
     run_dir: str
@@ -60,6 +72,7 @@ class LayerRequest:
     pca: bytes | None
     start: str | None
     with_map: bool
+    search: Search | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,44 +94,38 @@ class LayerFiles:
 def reduce_layer(request: LayerRequest) -> LayerFiles:
     """Find neighbours, map and quality of one layer and write them."""
     store, config, layer = Store(request.run_dir), request.config, request.layer
-    blocks = feature_blocks(store, request.shards)
-    if request.pca is None:
-        rows = gather(blocks, request.num_features)
-        ids, points, left_out = rows.ids, rows.features, len(rows.left_out)
-        notes: tuple[str, ...] = ()
-    else:
-        pca = pca_from_bytes(request.pca)
-        parts = [project_block(block, pca, config.whiten) for block in blocks]
-        ids = np.concatenate([part[0] for part in parts])
-        points = np.concatenate([part[1] for part in parts])
-        left_out, notes = len(pca.left_out), pca.notes
-    index = build_index(points, config.metric, request.seed)
-    count = max(NUM_KEPT, affinity_neighbours(config, len(points)))
-    found = search_index(index, points, count)
-    table = neighbours_table(ids, *found)
+    notes = pca_from_bytes(request.pca).notes if request.pca else ()
+    found = read_search(request.search) if request.search else search_here(request)
+    table = neighbours_table(found.ids, *found.neighbours)
     neighbours = (write_table(store, f"neighbours/{layer}/000000.parquet", table),)
     if not request.with_map:
-        return LayerFiles(neighbours, (), left_out, notes)
+        return LayerFiles(neighbours, (), found.left_out, notes)
+    ids, points = found.ids, found.points
     start = read_start(store, request.start, ids)
+    if request.start is None and config.init_from is not None:
+        start = read_other_map(request, ids, found.neighbours[0])
     labels = read_labels(store, ids)
     placed = embed(
-        points, config, request.seed, start, found, labels, partial(log_progress, layer)
+        points, config, request.seed, start, found.neighbours, labels, partial(log_progress, layer)
     )
+    positions = placed.positions if start is None else align(placed.positions, start, scale=False)
     plane = points[:, :2] if request.pca else principal_plane(points, request.seed)
-    quality = judge_map(points, placed.positions, plane, config.metric, request.seed)
-    second = compare_seeds(points, placed.positions, config, request.seed)
-    moved = displacements(second.positions, placed.positions[second.sample])
+    quality = judge_map(points, positions, plane, config.metric, request.seed)
+    second = compare_seeds(points, positions, config, request.seed)
+    chance = displacements(second.positions, positions[second.sample])
+    moved = None if start is None else float(displacements(positions, start).mean())
     figures = as_dict(
         [quality],
         kl_divergence=placed.kl_divergence,
-        neighbour_recall=index.recall,
-        seed_displacement=float(moved.mean()),
-        left_out=left_out,
+        neighbour_recall=found.recall,
+        displacement=moved,
+        seed_displacement=float(chance.mean()),
+        left_out=found.left_out,
     )
     columns = [
         ids,
-        *placed.positions.astype(np.float32).T,
-        trust_of(found[0], placed.positions),
+        *positions.astype(np.float32).T,
+        trust_of(found.neighbours[0], positions),
         second.agreement,
         *pad_plane(plane).T,
     ]
@@ -130,7 +137,43 @@ def reduce_layer(request: LayerRequest) -> LayerFiles:
     ]
     if request.pca is not None:
         written.append(write_bytes(store, f"{folder}/pca.npz", request.pca))
-    return LayerFiles(neighbours, tuple(written), left_out, (*notes, *placed.notes))
+    if request.start is None and start is not None:
+        columns = [ids, *start.astype(np.float32).T]
+        table = pa.table(columns, names=["image_id", "x", "y"])
+        written.append(write_table(store, f"{folder}/start.parquet", table))
+    return LayerFiles(neighbours, tuple(written), found.left_out, (*notes, *placed.notes))
+
+
+def read_points(request: LayerRequest) -> tuple[Ids, Points, int]:
+    """Read a layer's points, projected where it has components; count what is left out."""
+    blocks = feature_blocks(Store(request.run_dir), request.shards)
+    if request.pca is None:
+        rows = gather(blocks, request.num_features)
+        return rows.ids, rows.features, len(rows.left_out)
+    pca = pca_from_bytes(request.pca)
+    parts = [project_block(block, pca, request.config.whiten) for block in blocks]
+    ids, points = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return ids, points, len(pca.left_out)
+
+
+def search_here(request: LayerRequest) -> Found:
+    """Search the neighbours of a layer in this process."""
+    ids, points, left_out = read_points(request)
+    index = build_index(points, request.config.metric, request.seed)
+    count = max(NUM_KEPT, affinity_neighbours(request.config, len(points)))
+    return Found(ids, points, search_index(index, points, count), index.recall, left_out)
+
+
+def build_search(request: LayerRequest) -> tuple[ShardFile, ...]:
+    """Write points, index and components of a layer whose neighbours are searched in tasks."""
+    assert request.search is not None
+    ids, points, left_out = read_points(request)
+    config = request.config
+    files = write_search(request.search, ids, points, left_out, config.metric, request.seed)
+    if request.pca is None:
+        return files
+    path = request.search.path("pca.npz")
+    return (*files, write_bytes(Store(request.run_dir), path, request.pca))
 
 
 def feature_blocks(store: Store, shards: tuple[str, ...]) -> list[Block]:
@@ -192,6 +235,35 @@ def read_start(store: Store, path: str | None, ids: Ids) -> np.ndarray | None:
     if not np.array_equal(table["image_id"].to_numpy(), ids):
         return None
     return np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
+
+
+def read_other_map(request: LayerRequest, ids: Ids, near: Indices) -> np.ndarray:
+    """Read the start of the images from a map of another run, by their keys.
+
+    An image that the other map lacks starts on its nearest neighbour that it has.
+
+    Raises:
+        RefusedError: the other map has none of the images.
+    """
+    path = str(request.config.init_from)
+    folder, _, name = path.rpartition("/")
+    table = read_table(Store(folder or "."), name, ["key", "x", "y"])
+    rows = open_run(request.run_dir).images(["image_id", "key"])
+    own = rows["key"].take(pc.index_in(pa.array(ids), value_set=rows["image_id"]))
+    found = pc.index_in(own, value_set=table["key"]).combine_chunks()
+    missing = found.is_null().to_numpy(zero_copy_only=False)
+    if missing.all():
+        raise RefusedError(
+            f"reduce.init_from: {path} has none of this run's images; name the "
+            "embedding/LAYER.parquet of a run on the same source"
+        )
+    known = table.take(found.fill_null(0))
+    start = np.stack([known["x"].to_numpy(), known["y"].to_numpy()], axis=1)
+    start[missing] = start[~missing].mean(axis=0)
+    for image in np.flatnonzero(missing):
+        others = [each for each in near[image] if each != MISSING and not missing[each]]
+        start[image] = start[others[0]] if others else start[image]
+    return start
 
 
 def read_labels(store: Store, ids: Ids) -> list[str | None] | None:

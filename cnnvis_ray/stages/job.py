@@ -8,6 +8,7 @@ import platform
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import islice
 
 import pyarrow as pa
 
@@ -39,6 +40,8 @@ from cnnvis_ray.storage import Store
 
 PACKAGES = ("cnnvis_ray", "ray", "torch", "torchvision", "numpy", "pyarrow", "openTSNE", "pillow")
 CONFIG = "config.yaml"
+KEYS = pa.schema([("image_id", pa.int64()), ("key", pa.string())])
+BLOCK_UNITS = 256  # whose keys are Python objects at a time
 WITH_WEIGHTS = {"extract", "maximize", "explain", "report"}
 """The stages that compute with the network; the others only name its layers."""
 
@@ -145,24 +148,32 @@ class Job:
                 for owner in self.ledger.passes("images")
                 for unit, marker in self.ledger.markers(owner).items()
             }
-            ids, keys = [], []
-            for unit in ledger.read_plan(self.store).units():
-                without = rejects.get(unit.name)
-                if without is not None:
-                    for slot, key in unit.images():
-                        if slot not in without:
-                            ids.append(ledger.image_id(unit.number, slot))
-                            keys.append(key)
-            self.keys = pa.table(
-                [pa.array(ids, pa.int64()), pa.array(keys, pa.string())], names=["image_id", "key"]
-            )
+            blocks: list[pa.Table] = []
+            live = ledger.read_plan(self.store).units()
+            while units := list(islice(live, BLOCK_UNITS)):
+                rows = [
+                    (ledger.image_id(unit.number, slot), key)
+                    for unit in units
+                    if (without := rejects.get(unit.name)) is not None
+                    for slot, key in unit.images()
+                    if slot not in without
+                ]
+                columns = zip(*rows, strict=True) if rows else ((), ())
+                arrays = [pa.array(c, f.type) for c, f in zip(columns, KEYS, strict=True)]
+                blocks.append(pa.table(arrays, schema=KEYS))
+            self.keys = pa.concat_tables(blocks) if blocks else KEYS.empty_table()
         return self.keys
 
     def image_labels(self) -> list[str | None]:
         """Return the present labels of the usable images, in the order of `image_keys`."""
         if self.labels is None:
-            keys = self.image_keys()["key"].to_pylist()
-            self.labels = [self.images.labels.of(key) for key in keys]
+            names: dict[str | None, str | None] = {}  # each name once: 8 bytes per image
+            found = (
+                self.images.labels.of(key)
+                for chunk in self.image_keys()["key"].chunks
+                for key in chunk.to_pylist()
+            )
+            self.labels = [names.setdefault(label, label) for label in found]
         return self.labels
 
     def write(self) -> None:

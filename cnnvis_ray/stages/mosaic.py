@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnnvis_ray.cluster import Session
-from cnnvis_ray.config import recipe_of
+from cnnvis_ray.config import Mosaic, recipe_of
 from cnnvis_ray.ledger import Pass
 from cnnvis_ray.pictures import (
     LAYOUTS,
@@ -46,9 +46,24 @@ from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes
 log = logging.getLogger(__name__)
 
 WHOLE_GRID = 100_000  # images of a grid that is one picture; more are a pyramid
-GROUP_IMAGES = 16_000  # whose thumbnails one task sorts: some 60 MB
+GROUP_IMAGES = 4_000  # whose thumbnails one task sorts: some 20 MB, held three times
 
 Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRequest:
+    """What a task that draws one layer's map needs.
+
+    Attributes:
+        network: its name, for the title.
+    """
+
+    run_dir: str
+    layer: str
+    network: str
+    config: Mosaic
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +72,14 @@ class MapRows:
 
     Attributes:
         rows: their numbers in the map, ascending.
-        total: how many images the map has.
+        title: network, layer and how many of the images are shown.
     """
 
     rows: Ids
     ids: Ids
     positions: NDArray[np.float32]
     labels: list[str | None]
-    total: int
+    title: str
 
 
 @dataclass(slots=True)
@@ -87,7 +102,7 @@ class Mosaics:
                 log.info("mosaic: %s has no map", layer)
                 continue
             wanted = Pass("mosaic", recipe, (layer,), file.sha256)
-            draw = partial(draw_layouts, job, session, layer)
+            draw = partial(draw_layouts, job, session, layer, file.rows)
             made |= job.ledger.make(wanted, draw, "mosaic" in job.replace)[1]
         if made or summary.unfinished:
             job.ledger.sweep(("mosaic",), ["mosaic"])
@@ -104,33 +119,41 @@ def decide(job: Job) -> Mosaics:
     return Mosaics(job, tuple(layer.name for layer in job.chosen(job.config.mosaic.layers)))
 
 
-def draw_layouts(job: Job, session: Session, layer: str) -> Iterator[ShardFile]:
-    """Draw one layer's mosaics and write them."""
+def draw_layouts(job: Job, session: Session, layer: str, rows: int) -> Iterator[ShardFile]:
+    """Draw one layer's mosaics: here, or in tasks where its map has many images."""
     config = job.config.mosaic
-    shown = read_map(job, layer)
-    title = f"{job.vision.network.name}  {layer}  {len(shown.rows):,} images"
-    if len(shown.rows) < shown.total:
-        title += f" of {shown.total:,}"
-    pyramid = config.pyramid is True or (config.pyramid == "auto" and len(shown.rows) > WHOLE_GRID)
-    for layout in config.layouts:
-        path = f"mosaic/{layer}-{layout}.png"
-        if layout == "grid" and pyramid:
-            yield from draw_pyramid(job, session, layer, shown, title)
-            continue
-        thumbnails = read_thumbnails(job.store, f"embedding/{layer}.parquet", shown.rows)
-        picture = LAYOUTS[layout](thumbnails, shown.positions, shown.labels, config, title)
-        yield write_bytes(job.store, path, encode(picture))
+    shown = min(rows, config.max_images or rows)
+    pyramid = config.pyramid is True or (config.pyramid == "auto" and shown > WHOLE_GRID)
+    mapped = map_on(job, session, cpus=1) if rows > FEW_IMAGES else in_turn
+    network = job.vision.network.name
+    request = DrawRequest(job.config.run_dir, layer, network, config, job.config.seed)
+    whole = [each for each in config.layouts if not (each == "grid" and pyramid)]
+    yield from mapped(partial(draw_layout, request), whole)
+    if len(whole) < len(config.layouts):
+        yield from draw_pyramid(job, mapped, request, shown)
 
 
-def read_map(job: Job, layer: str) -> MapRows:
+def draw_layout(request: DrawRequest, layout: str) -> ShardFile:
+    """Draw a map as one picture."""
+    store, shown = Store(request.run_dir), read_map(request)
+    thumbnails = read_thumbnails(store, f"embedding/{request.layer}.parquet", shown.rows)
+    draw = LAYOUTS[layout]
+    picture = draw(thumbnails, shown.positions, shown.labels, request.config, shown.title)
+    return write_bytes(store, f"mosaic/{request.layer}-{layout}.png", encode(picture))
+
+
+def read_map(request: DrawRequest) -> MapRows:
     """Read the rows of a map that a mosaic shows: all, or a sample spread over the labels."""
-    table = read_table(job.store, f"embedding/{layer}.parquet", ["image_id", "label", "x", "y"])
-    labels = table["label"].to_pylist()
-    rows = choose_images(labels, job.config.mosaic, job.config.seed)
+    path = f"embedding/{request.layer}.parquet"
+    table = read_table(Store(request.run_dir), path, ["image_id", "label", "x", "y"])
+    rows = choose_images(table["label"].to_pylist(), request.config, request.seed)
     kept = table.take(pa.array(rows))
     positions = np.stack([kept["x"].to_numpy(), kept["y"].to_numpy()], axis=1)
-    ids = kept["image_id"].to_numpy()
-    return MapRows(rows, ids, positions, kept["label"].to_pylist(), table.num_rows)
+    title = f"{request.network}  {request.layer}  {len(rows):,} images"
+    if len(rows) < table.num_rows:
+        title += f" of {table.num_rows:,}"
+    ids, labels = kept["image_id"].to_numpy(), kept["label"].to_pylist()
+    return MapRows(rows, ids, positions, labels, title)
 
 
 def read_thumbnails(store: Store, path: str, rows: Ids) -> Iterator[bytes]:
@@ -157,72 +180,88 @@ class Band:
     """What the tasks of a pyramid share.
 
     Attributes:
-        shards: of image rows with thumbnails.
-        cells: of the map's images, by ascending id.
-        folder: of the sorted thumbnails, which go when the pyramid is drawn.
+        shards: of image rows with thumbnails, in groups.
+        folder: start of the names of cells and sorted thumbnails, which go when all is drawn.
     """
 
-    run_dir: str
+    request: DrawRequest
     pyramid: Pyramid
     shards: tuple[tuple[str, ...], ...]
-    ids: Ids
-    cells: Ids
-    colours: Ids
     folder: str
+
+    @property
+    def cells(self) -> str:
+        """The file of each image's cell and colour."""
+        return f"{self.folder}-cells.npz"
+
+    def sorted(self, group: int) -> str:
+        """Name the file of a group's sorted thumbnails."""
+        return f"{self.folder}-{group:06d}.arrow"
 
 
 def draw_pyramid(
-    job: Job, session: Session, layer: str, shown: MapRows, title: str
+    job: Job, mapped: MapBlocks, request: DrawRequest, num_images: int
 ) -> Iterator[ShardFile]:
     """Draw a layer's grid as a Deep Zoom pyramid, and one picture of the whole."""
-    config, store = job.config.mosaic, job.store
+    config, store, layer = request.config, job.store, request.layer
     background = check_background(config.background)
     pyramid = plan_pyramid(
-        len(shown.rows), f"mosaic/{layer}-grid", config.width, config.height, background
+        num_images, f"mosaic/{layer}-grid", config.width, config.height, background
     )
+    band = Band(request, pyramid, group_shards(job), f"mosaic/.part-{layer}")
+    for kept, chance in mapped(arrange_grid, [band]):
+        log.info(
+            "mosaic %s: %.3f of near images are near on the grid, %.3f by chance",
+            layer,
+            kept,
+            chance,
+        )
+    groups = list(range(len(band.shards)))
+    list(mapped(partial(sort_group, band), groups))
+    log.info("mosaic %s: %d groups of thumbnails are sorted", layer, len(groups))
+    drawn = 0
+    bands = list(range(pyramid.num_bands(pyramid.top)))
+    for written, count in mapped(partial(draw_one, band), bands):
+        yield from written
+        drawn += count
+        log.info("mosaic %s: %d of %d images are drawn", layer, drawn, num_images)
+    for level in pyramid.levels_read():
+        for written in mapped(
+            partial(shrink_one, band, level), list(range(pyramid.num_bands(level)))
+        ):
+            yield from written
+    store.delete([band.cells, *map(band.sorted, groups)])
+    if drawn != num_images:
+        log.warning("mosaic %s: only %d of %d images are drawn", layer, drawn, num_images)
+    for written in mapped(describe_pyramid, [band]):
+        yield from written
+
+
+def arrange_grid(band: Band) -> tuple[float, float]:
+    """Write the cell and the colour of each image; return the grid's quality and its control."""
+    request, pyramid = band.request, band.pyramid
+    shown = read_map(request)
     cells = grid_places(shown.positions, pyramid.columns, pyramid.rows)
-    kept, chance = grid_quality(shown.positions, cells, pyramid.columns, job.config.seed)
-    log.info(
-        "mosaic %s: %.3f of near images are near on the grid, %.3f by chance", layer, kept, chance
-    )
-    groups = colour_groups(shown.labels, config)
+    groups = colour_groups(shown.labels, request.config)
     frames = class_colours(groups) if any(group is not None for group in groups) else None
     colours = pack_colours(frames.of(group) if frames else None for group in groups)
     order = np.argsort(shown.ids)
-    shards = group_shards(job)
-    folder = f"mosaic/.part-{layer}"
-    band = Band(
-        job.config.run_dir,
-        pyramid,
-        shards,
-        shown.ids[order],
-        cells[order],
-        colours[order],
-        folder,
+    memory = io.BytesIO()
+    np.savez(memory, ids=shown.ids[order], cells=cells[order], colours=colours[order])
+    Store(request.run_dir).write(band.cells, memory.getvalue())
+    return grid_quality(shown.positions, cells, pyramid.columns, request.seed)
+
+
+def describe_pyramid(band: Band) -> list[ShardFile]:
+    """Write what a viewer opens, and one picture of the whole with title and legend."""
+    request, files = band.request, list[ShardFile]()
+    store, shown = Store(request.run_dir), read_map(request)
+    write_description(
+        band.pyramid, lambda path, data: files.append(write_bytes(store, path, data))
     )
-    large = len(shown.rows) > FEW_IMAGES
-    mapped: MapBlocks = map_on(job, session) if large else in_turn
-    list(mapped(partial(sort_group, band), list(range(len(shards)))))
-    files: list[ShardFile] = []
-    drawn = 0
-    for written, count in mapped(
-        partial(draw_one, band), list(range(pyramid.num_bands(pyramid.top)))
-    ):
-        files.extend(written)
-        drawn += count
-    for level in pyramid.levels_read():
-        bands = list(range(pyramid.num_bands(level)))
-        for written in mapped(partial(shrink_one, band, level), bands):
-            files.extend(written)
-    store.delete(f"{folder}-{number:06d}.arrow" for number in range(len(shards)))
-    if drawn != len(shown.rows):
-        log.warning("mosaic %s: %d of %d images are drawn", layer, drawn, len(shown.rows))
-    yield from files
-    described: list[ShardFile] = []
-    write_description(pyramid, lambda path, data: described.append(write_bytes(store, path, data)))
-    yield from described
-    overview = draw_overview(pyramid, store.read, shown.labels, config, title)
-    yield write_bytes(store, f"mosaic/{layer}-grid.png", encode(overview))
+    picture = draw_overview(band.pyramid, store.read, shown.labels, request.config, shown.title)
+    path = f"mosaic/{request.layer}-grid.png"
+    return [*files, write_bytes(store, path, encode(picture))]
 
 
 def group_shards(job: Job) -> tuple[tuple[str, ...], ...]:
@@ -246,25 +285,22 @@ def read_block(store: Store, path: str) -> tuple[Ids, Sequence[bytes]]:
 
 def sort_group(band: Band, number: int) -> None:
     """Sort the thumbnails of one group of shards by band."""
-    store = Store(band.run_dir)
+    store = Store(band.request.run_dir)
     blocks = [partial(read_block, store, path) for path in band.shards[number]]
-    data = sort_thumbnails(blocks, band.pyramid, band.cells, band.colours, band.ids)
-    store.write(f"{band.folder}-{number:06d}.arrow", data)
+    with store.open(band.cells) as file, np.load(file, allow_pickle=False) as held:
+        ids, cells, colours = (held[name] for name in ("ids", "cells", "colours"))
+    store.write(band.sorted(number), sort_thumbnails(blocks, band.pyramid, cells, colours, ids))
 
 
 def draw_one(band: Band, number: int) -> tuple[list[ShardFile], int]:
     """Draw one band; return its tiles and how many images it shows."""
-    store, files = Store(band.run_dir), list[ShardFile]()
-    paths = [f"{band.folder}-{group:06d}.arrow" for group in range(len(band.shards))]
-
-    def read(path: str) -> io.BytesIO:
-        return io.BytesIO(store.read(path))
-
+    store, files = Store(band.request.run_dir), list[ShardFile]()
+    paths = [band.sorted(group) for group in range(len(band.shards))]
     count = draw_band(
         number,
         band.pyramid,
         paths,
-        read,
+        store.open,
         lambda path, data: files.append(write_bytes(store, path, data)),
     )
     return files, count
@@ -272,7 +308,7 @@ def draw_one(band: Band, number: int) -> tuple[list[ShardFile], int]:
 
 def shrink_one(band: Band, level: int, number: int) -> list[ShardFile]:
     """Write the levels below one band of a level."""
-    store, files = Store(band.run_dir), list[ShardFile]()
+    store, files = Store(band.request.run_dir), list[ShardFile]()
     shrink_band(
         number,
         band.pyramid,

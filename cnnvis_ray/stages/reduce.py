@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -21,31 +21,39 @@ from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Session
 from cnnvis_ray.config import recipe_of
 from cnnvis_ray.errors import IncompleteError, Refusals, RefusedError
-from cnnvis_ray.ledger import Marker, Pass, digest_files
+from cnnvis_ray.ledger import LABELS, Marker, Pass, digest_files
 from cnnvis_ray.ledger.view import PRODUCT
 from cnnvis_ray.reduction import (
     MapBlocks,
     PcaOptions,
+    affinity_neighbours,
     as_dict,
     displacements,
     fit_pca,
     in_threads,
     indices_of,
     judge_labels,
+    map_bytes,
     pca_to_bytes,
+    query_rows,
 )
 from cnnvis_ray.reduction.layer import (
+    NUM_KEPT,
     LayerFiles,
     LayerRequest,
+    build_search,
     feature_blocks,
+    read_labels,
     read_plane,
     reduce_layer,
 )
+from cnnvis_ray.reduction.searching import Search, search_bytes, search_range
 from cnnvis_ray.reduction.tsne import FEWEST_IMAGES
+from cnnvis_ray.stages.extract import write_labels
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.stages.units import map_items
-from cnnvis_ray.storage import ShardFile, read_table, shard_writer
+from cnnvis_ray.storage import ShardFile, Store, read_table, shard_writer
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +61,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 FEW_IMAGES = 20_000  # of all layers together: below, starting workers takes longer than the maps
+SEARCHED_IN_TASKS = 50_000  # images of a layer; fewer neighbours are searched in its own task
 LARGE_NUMBERS = 2**27  # of a layer's features: above, its components are found on the cluster
 
 THUMBNAIL = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -87,12 +96,18 @@ class Reduction:
         """
         job = self.job
         made = make_maps(job, session, self.layers)
-        joined = join_maps(job, self.layers)
+        if self.layers:
+            write_labels(job)
+        joined = join_maps(job, session, self.layers)
         known = summary.fields.get("quality", {})
-        for layer in self.layers:
-            if layer in made or layer in joined or layer not in known:
-                summary.note("quality", **{layer: measure_map(job, layer)})
+        due = [each for each in self.layers if {each} & {*made, *joined} or each not in known]
+        requests = [measure_request(job, layer) for layer in due]
+        for layer, figures in zip(
+            due, run_on(job, session, len(due))(measure_map, requests), strict=True
+        ):
+            summary.note("quality", **{layer: figures})
         if made or joined or summary.unfinished:
+            job.ledger.sweep(("search",), ["search"])
             job.ledger.sweep(("reduce",), ["reduction"])
             job.ledger.sweep(("neighbours",), ["neighbours"])
             job.ledger.sweep(("embedding",), ["embedding"])
@@ -129,6 +144,7 @@ def decide(job: Job) -> Reduction:
     """
     refusals = Refusals()
     layers = tuple(layer.name for layer in job.chosen(job.config.reduce.layers))
+    refusals.attempt(lambda: check_init(job.config.reduce.init_from))
     again = "reduce" in job.replace
     live = {unit.name for unit in ledger.read_plan(job.store).units() if len(unit)}
     for layer in layers:
@@ -145,6 +161,22 @@ def decide(job: Job) -> Reduction:
         )
     refusals.raise_all()
     return Reduction(job, layers)
+
+
+def check_init(path: str | None) -> None:
+    """Refuse a start that is not a map of a run.
+
+    Raises:
+        RefusedError: says what to name.
+    """
+    if path is None:
+        return
+    folder, _, name = path.rpartition("/")
+    if not name.endswith(".parquet") or not Store(folder or ".").exists(name):
+        raise RefusedError(
+            f"reduce.init_from: {path} is not there; name the embedding/LAYER.parquet of another "
+            "run"
+        )
 
 
 def check_features(job: Job, layer: str, live: set[str]) -> None:
@@ -219,8 +251,10 @@ def make_maps(job: Job, session: Session, layers: Sequence[str]) -> list[str]:
         claimed = [neighbours, wanted] if with_map else [neighbours]
         claims = [job.ledger.claim(each, again, remake=True) for each in claimed]
         start = None if layer == layers[0] else first
-        requests[layer] = request_layer(job, session, layer, start, with_map)
         owners[layer] = tuple(owner for claim in claims for owner in job.ledger.open(claim))
+        search = open_search(job, layer, neighbours, again)
+        requests[layer] = request_layer(job, session, layer, start, with_map, search)
+    search_in_tasks(job, session, [each for each in requests.values() if each.search])
     leading = [requests.pop(layers[0])] if layers[0] in requests else []
     for batch in (leading, list(requests.values())):
         for request, found in zip(batch, run_requests(job, session, batch), strict=True):
@@ -237,11 +271,68 @@ def make_maps(job: Job, session: Session, layers: Sequence[str]) -> list[str]:
             ):
                 job.ledger.drop_markers(owner)
                 job.ledger.commit(owner, Marker(PRODUCT, files))
+            for owner in search_passes(job, request.layer):
+                job.ledger.drop(owner)
     return list(owners)
 
 
+def search_passes(job: Job, layer: str) -> list[Pass]:
+    """Return the search of a layer that goes on, in a list."""
+    return [owner for owner in job.ledger.passes("search") if owner.layers == (layer,)]
+
+
+def open_search(job: Job, layer: str, neighbours: Pass, again: bool) -> Search | None:
+    """Open or continue the search of a large layer in tasks; None where it has few images."""
+    rows = sum(file.rows for file in job.ledger.files("extract", f"features/{layer}"))
+    if rows <= SEARCHED_IN_TASKS:
+        return None
+    count = max(NUM_KEPT, affinity_neighbours(job.config.reduce, rows))
+    wanted = replace(neighbours, stage="search", recipe={**neighbours.recipe, "count": count})
+    job.ledger.open(job.ledger.claim(wanted, again, remake=True))
+    return Search(job.config.run_dir, layer, count)
+
+
+def search_in_tasks(job: Job, session: Session, requests: Sequence[LayerRequest]) -> None:
+    """Build the indices of large layers and search them, each range a task that is done once."""
+    owners = {each.layer: search_passes(job, each.layer)[0] for each in requests}
+    new = [each for each in requests if PRODUCT not in job.ledger.done(owners[each.layer])]
+    memory = max((layer_bytes(job, each) for each in requests), default=0)
+    for request, files in zip(
+        new, map_on(job, session, memory)(build_search, new) if new else (), strict=True
+    ):
+        job.ledger.commit(owners[request.layer], Marker(PRODUCT, files))
+    due: list[tuple[Search, int]] = []
+    for request in requests:
+        done = job.ledger.markers(owners[request.layer])
+        points, index = done[PRODUCT].files[:2]
+        assert request.search is not None
+        search = replace(request.search, digest=index.sha256)
+        numbers = range(1, len(query_rows(points.rows)) + 1)
+        due.extend((search, each) for each in numbers if f"{each:06d}.r0" not in done)
+    found = map_on(job, session, memory)(search_one, due) if due else ()
+    for count, ((search, number), file) in enumerate(zip(due, found, strict=True), 1):
+        job.ledger.commit(owners[search.layer], Marker(f"{number:06d}.r0", (file,)))
+        log.info("reduce %s: neighbours of %d of %d ranges", search.layer, count, len(due))
+
+
+def search_one(task: tuple[Search, int]) -> ShardFile:
+    """Search one range of rows."""
+    return search_range(*task)
+
+
+def layer_bytes(job: Job, request: LayerRequest) -> int:
+    """Estimate the memory of a layer's search beside the interpreter."""
+    rows = sum(f.rows for f in job.ledger.files("extract", f"features/{request.layer}"))
+    return search_bytes(rows, request.config.pca_components or request.num_features)
+
+
 def request_layer(
-    job: Job, session: Session, layer: str, start: str | None, with_map: bool
+    job: Job,
+    session: Session,
+    layer: str,
+    start: str | None,
+    with_map: bool,
+    search: Search | None,
 ) -> LayerRequest:
     """Fit a layer's components and write down what its task needs."""
     config = job.config.reduce
@@ -251,7 +342,11 @@ def request_layer(
     width = int(schema.field("feature").type.list_size)
     shards = tuple(file.path for file in files)
     pca = None
-    if config.pca_components is not None:
+    kept = job.ledger.files("search", f"search/{layer}")
+    known = [file.path for file in kept if file.path.endswith("/pca.npz")]
+    if known:
+        pca = job.store.read(known[0])
+    elif config.pca_components is not None:
         shape = (sum(file.rows for file in files), width)
         options = PcaOptions(config.pca_components, job.config.seed)
         blocks = feature_blocks(job.store, shards)
@@ -259,7 +354,16 @@ def request_layer(
         mapped = map_on(job, session) if large else in_threads
         pca = pca_to_bytes(fit_pca(blocks, shape, options, mapped))
     return LayerRequest(
-        job.config.run_dir, layer, shards, width, config, job.config.seed, pca, start, with_map
+        job.config.run_dir,
+        layer,
+        shards,
+        width,
+        config,
+        job.config.seed,
+        pca,
+        start,
+        with_map,
+        search,
     )
 
 
@@ -267,38 +371,69 @@ def run_requests(
     job: Job, session: Session, requests: Sequence[LayerRequest]
 ) -> Iterator[LayerFiles]:
     """Reduce layers in this process, or as tasks of the cluster where they are large."""
-    rows = sum(file.rows for file in job.ledger.files("images", "images"))
-    if len(requests) * rows <= FEW_IMAGES:
-        yield from (reduce_layer(request) for request in requests)
-    else:
-        yield from map_on(job, session)(reduce_layer, requests)
+    if not requests:
+        return iter(())
+    width = max(each.config.pca_components or each.num_features for each in requests)
+    rows = num_rows(job)
+    memory = map_bytes(rows, width, job.config.reduce.perplexity)
+    return run_on(job, session, len(requests), memory)(reduce_layer, requests)
 
 
-def map_on(job: Job, session: Session) -> MapBlocks:
-    """Return a map over the workers of the cluster."""
+def num_rows(job: Job) -> int:
+    """Count the images of the run."""
+    return sum(file.rows for file in job.ledger.files("images", "images"))
+
+
+def run_on(job: Job, session: Session, num_layers: int, memory: int = 0) -> MapBlocks:
+    """Return how a function is applied per layer: here, or by tasks where images are many."""
+    if num_layers * num_rows(job) <= FEW_IMAGES:
+        return in_turn
+    return map_on(job, session, memory)
+
+
+def map_on(job: Job, session: Session, memory: int = 0, cpus: int | None = None) -> MapBlocks:
+    """Return a map over the workers of the cluster, each with so many bytes and CPUs."""
+    cluster = job.config.cluster
+    if cpus and cluster.cpus_per_worker == "auto":
+        cluster = cluster.model_copy(update={"cpus_per_worker": cpus})
 
     def mapped(
         function: Callable[[ItemT], ResultT], items: Sequence[ItemT], /
     ) -> Iterator[ResultT]:
-        return map_items(function, items, job.config.run_dir, job.config.cluster, session)
+        return map_items(function, items, job.config.run_dir, cluster, session, memory)
 
     return mapped
 
 
-def measure_map(job: Job, layer: str) -> dict[str, ledger.Value]:
+@dataclass(frozen=True, slots=True)
+class MeasureRequest:
+    """What measuring a map needs: its layer and the shards of its neighbours."""
+
+    run_dir: str
+    layer: str
+    seed: int
+    neighbours: tuple[str, ...]
+
+
+def measure_request(job: Job, layer: str) -> MeasureRequest:
+    """Return what measuring a map needs."""
+    files = job.ledger.files("neighbours", f"neighbours/{layer}")
+    paths = tuple(file.path for file in files)
+    return MeasureRequest(job.config.run_dir, layer, job.config.seed, paths)
+
+
+def measure_map(request: MeasureRequest) -> dict[str, ledger.Value]:
     """Return a map's figures, with how well it keeps labels together."""
-    quality = json.loads(job.store.read(f"reduction/{layer}/quality.json"))
+    store, layer = Store(request.run_dir), request.layer
+    quality = json.loads(store.read(f"reduction/{layer}/quality.json"))
     path = f"reduction/{layer}/positions.parquet"
-    table = read_table(job.store, path, ["image_id", "x", "y"])
+    table = read_table(store, path, ["image_id", "x", "y"])
     ids = table["image_id"].to_numpy()
     positions = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
-    keys = job.image_keys()
-    order = pc.index_in(table["image_id"], value_set=keys["image_id"].combine_chunks())
-    labels = pa.array(job.image_labels(), pa.string()).take(order.combine_chunks()).to_pylist()
-    files = job.ledger.files("neighbours", f"neighbours/{layer}")
-    near = indices_of(ids, [read_table(job.store, file.path) for file in files]) if files else None
-    plane = read_plane(job.store, path)
-    named = judge_labels(positions, labels, near, plane, job.config.seed)
+    labels = read_labels(store, ids) or [None] * len(ids)
+    tables = [read_table(store, each) for each in request.neighbours]
+    near = indices_of(ids, tables) if tables else None
+    named = judge_labels(positions, labels, near, read_plane(store, path), request.seed)
     controls = quality.pop("controls", {})
     figures: dict[str, ledger.Value] = dict(as_dict([named], **quality))
     found = figures["controls"]
@@ -311,10 +446,25 @@ def measure_map(job: Job, layer: str) -> dict[str, ledger.Value]:
     return figures
 
 
-def join_maps(job: Job, layers: Sequence[str]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """What joining a run's images to some layers' maps needs.
+
+    Attributes:
+        positions: by layer, the file of its positions and of those that it moved from.
+        images: shards of image rows.
+    """
+
+    run_dir: str
+    positions: dict[str, tuple[str, str]]
+    images: tuple[str, ...]
+
+
+def join_maps(job: Job, session: Session, layers: Sequence[str]) -> list[str]:
     """Write maps with keys, present labels and thumbnails, where they are not written.
 
-    The image shards are read once for all layers together.
+    In this process the image shards are read once for all layers together; of many images each
+    layer's map is a task, so that no thumbnail passes the driver.
 
     Returns:
         The layers whose map was written now.
@@ -333,22 +483,40 @@ def join_maps(job: Job, layers: Sequence[str]) -> list[str]:
             (owners[layer],) = job.ledger.open(job.ledger.claim(wanted, remake=True))
     if not owners:
         return []
-    reference = position_files(job, layers[0])[0].path
+    paths = {
+        layer: (position_files(job, layer)[0].path, reference_of(job, layers[0], layer))
+        for layer in owners
+    }
+    whole = JoinRequest(job.config.run_dir, paths, tuple(f.path for f in images))
+    mapped = run_on(job, session, len(owners))
+    if mapped is in_turn:
+        requests = [whole]
+    else:
+        requests = [replace(whole, positions={layer: pair}) for layer, pair in paths.items()]
+    written = [file for files in mapped(join_layers, requests) for file in files]
+    for (_, owner), file in zip(owners.items(), written, strict=True):
+        job.ledger.commit(owner, Marker(PRODUCT, (file,)))
+    return list(owners)
+
+
+def join_layers(request: JoinRequest) -> list[ShardFile]:
+    """Write the maps of some layers, reading the image shards once."""
+    store = Store(request.run_dir)
+    labels = read_table(store, LABELS)
     places = {
-        layer: read_places(job, position_files(job, layer)[0].path, reference) for layer in owners
+        layer: read_places(store, path, reference)
+        for layer, (path, reference) in request.positions.items()
     }
     writers = {}
     with ExitStack() as stack:
-        for layer in owners:
-            opened = shard_writer(job.store, f"embedding/{layer}.parquet", EMBEDDING)
+        for layer in places:
+            opened = shard_writer(store, f"embedding/{layer}.parquet", EMBEDDING)
             writers[layer] = stack.enter_context(opened)
-        for file in images:
-            rows = read_table(job.store, file.path, ["image_id", "key", "thumbnail"])
+        for path in request.images:
+            rows = read_table(store, path, ["image_id", "key", "thumbnail"])
             for layer, writer in writers.items():
-                writer.write(join_rows(job, places[layer], rows, labels))
-    for layer, owner in owners.items():
-        job.ledger.commit(owner, Marker(PRODUCT, (writers[layer].shard,)))
-    return list(owners)
+                writer.write(join_rows(labels, places[layer], rows))
+    return [writers[layer].shard for layer in places]
 
 
 def position_files(job: Job, layer: str) -> list[ShardFile]:
@@ -357,17 +525,27 @@ def position_files(job: Job, layer: str) -> list[ShardFile]:
     return [file for file in files if file.path.endswith("/positions.parquet")]
 
 
-def read_places(job: Job, path: str, reference: str) -> pa.Table:
+def reference_of(job: Job, first: str, layer: str) -> str:
+    """Return the file of the positions that a layer's map moved from."""
+    if layer == first:
+        files = job.ledger.files("reduce", f"reduction/{layer}")
+        started = [file.path for file in files if file.path.endswith("/start.parquet")]
+        if started:
+            return started[0]
+    return position_files(job, first)[0].path
+
+
+def read_places(store: Store, path: str, reference: str) -> pa.Table:
     """Read positions with how far each image is from its place on the reference map.
 
     Maps of earlier versions have no trust; maps of other images have no displacement.
     """
-    table = read_table(job.store, path)
+    table = read_table(store, path)
     for name in ("trust", "agreement"):
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(table.num_rows, pa.float32()))
     moved = pa.nulls(table.num_rows, pa.float32())
-    other = read_table(job.store, reference, ["image_id", "x", "y"])
+    other = read_table(store, reference, ["image_id", "x", "y"])
     if other["image_id"].equals(table["image_id"]):
         here, there = (
             np.stack([each["x"].to_numpy(), each["y"].to_numpy()], axis=1)
@@ -377,16 +555,13 @@ def read_places(job: Job, path: str, reference: str) -> pa.Table:
     return table.append_column("displacement", moved).sort_by("image_id")
 
 
-def join_rows(
-    job: Job, places: pa.Table, rows: pa.Table, labels: Sequence[str | None]
-) -> pa.Table:
+def join_rows(labels: pa.Table, places: pa.Table, rows: pa.Table) -> pa.Table:
     """Join keys, labels and thumbnails of one image shard to the positions of its images.
 
     Args:
-        job: for the ids that the labels belong to.
+        labels: of all images, by ascending id.
         places: positions of all images, by ascending id.
         rows: of the shard.
-        labels: of `Job.image_keys`.
     """
     ids = rows["image_id"].combine_chunks()
     known = places["image_id"].to_numpy()
@@ -396,8 +571,8 @@ def join_rows(
     own = places.slice(first, stop - first).combine_chunks()
     rows = rows.take(pc.index_in(own["image_id"], value_set=ids))
     names = rows["key"].combine_chunks()
-    at = np.searchsorted(job.image_keys()["image_id"].to_numpy(), own["image_id"].to_numpy())
-    label = pa.array([labels[number] for number in at.tolist()], pa.string())
+    at = np.searchsorted(labels["image_id"].to_numpy(), own["image_id"].to_numpy())
+    label = labels["label"].take(pa.array(at)).combine_chunks()
     pictures = pa.StructArray.from_arrays(
         [rows["thumbnail"].combine_chunks(), names], fields=list(THUMBNAIL)
     )

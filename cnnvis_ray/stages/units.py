@@ -19,6 +19,8 @@ from cnnvis_ray.stages.node_checks import check_seen
 
 log = logging.getLogger(__name__)
 
+CALL_SECONDS = 86_400.0  # for a mapped call: the map of a million images is one, and takes hours
+
 
 class Task(Protocol):
     """What `run_units` must know of a task."""
@@ -157,14 +159,31 @@ def map_items(
     run_dir: str,
     config: Cluster,
     session: Session,
+    memory: int = 0,
 ) -> Iterator[ResultT]:
     """Call a function on every item, on the cluster, and return the results in order.
+
+    Args:
+        function: of a module, or a `partial` of one.
+        items: one per call.
+        run_dir: that the workers must see.
+        config: of the workers.
+        session: with the cluster.
+        memory: bytes that a call needs beside its interpreter; so many are reserved per worker.
 
     Raises:
         IncompleteError: a call failed at every attempt.
     """
     calls = [Call(f"{number:06d}", item) for number, item in enumerate(items)]
-    placement = place_workers(config, session.offers(), len(calls))
+    if config.unit_timeout_seconds == "auto":
+        config = config.model_copy(update={"unit_timeout_seconds": CALL_SECONDS})
+    placement = place_workers(config, session.offers(), len(calls), memory)
+    if placement.memory < memory:
+        log.warning(
+            "a task needs about %.1f GB, the largest node has %.1f GB for workers",
+            memory / 1e9,
+            placement.memory / 1e9,
+        )
     found: dict[str, ResultT] = {}
     waiting = iter(calls)
     due = next(waiting, None)

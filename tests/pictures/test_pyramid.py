@@ -142,3 +142,19 @@ def test_the_overview_has_title_and_legend() -> None:
     assert (np.asarray(picture) != 255).any(axis=-1).mean() > 0.2
     plain = draw_overview(canvas, files.__getitem__, [None] * 300, mosaic)
     assert plain.tobytes() != picture.tobytes()
+
+
+@pytest.mark.parametrize(("size", "shown"), [((128, 96), (123, 96)), ((200, 100), (123, 62))])
+def test_an_image_nearly_as_large_as_its_cell_is_cut_and_not_resized(
+    size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    canvas, memory = Image.new("RGB", (128, 128), (255, 255, 255)), io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 200, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(memory, "PNG")
+    module.draw_image(canvas, memory.getvalue(), module.NO_FRAME, (0, 0), 128)
+    drawn = np.asarray(canvas)
+    rows, columns = np.nonzero((drawn != 255).any(axis=2))
+    assert (int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1) == shown
+    if size == (128, 96):
+        inside = drawn[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        np.testing.assert_array_equal(inside, noise[:, 2:125])

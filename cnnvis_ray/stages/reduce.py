@@ -31,6 +31,7 @@ from cnnvis_ray.reduction import (
     displacements,
     fit_pca,
     in_threads,
+    in_turn,
     indices_of,
     judge_labels,
     map_bytes,

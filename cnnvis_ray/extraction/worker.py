@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 
 from cnnvis_ray import channels
+from cnnvis_ray.channels import StatisticsBuilder
 from cnnvis_ray.errors import CnnvisError
 from cnnvis_ray.extraction import schemas
 from cnnvis_ray.extraction.batches import Batch, Reject, batches
@@ -214,10 +215,8 @@ class UnitFiles:
     def layer_files(self, layer: str, observer: Observer) -> tuple[ShardFile, ShardFile]:
         """Return the shard of a layer's features, and write its statistics."""
         num_channels = int(self.features[layer].metadata[b"shape"].split()[0])
-        seen = observer.statistics.get(layer)
-        if seen is None:  # nothing but rejects
-            seen = channels.nothing(num_channels, observer.best)
-        table = channels.unit_table(seen)
+        nobody = StatisticsBuilder(num_channels, observer.best)  # where all are rejects
+        table = channels.unit_table(observer.statistics.get(layer, nobody).build())
         statistics = write_table(self.store, f"channels/{layer}/{self.name}", table)
         return self.shards[layer].shard, statistics
 

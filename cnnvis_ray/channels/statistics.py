@@ -142,4 +142,5 @@ def count_strongest(peaks: NDArray[np.floating]) -> NDArray[np.int64]:
     above, equal = peaks > last, peaks == last
     left = number - above.sum(axis=1, keepdims=True)
     chosen = above | (equal & (equal.cumsum(axis=1) <= left))
-    return (chosen & (peaks > 0)).sum(axis=0)
+    counted: NDArray[np.int64] = (chosen & (peaks > 0)).sum(axis=0)
+    return counted

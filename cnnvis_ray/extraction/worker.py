@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pyarrow as pa
 import torch
@@ -22,7 +21,12 @@ from cnnvis_ray.errors import CnnvisError
 from cnnvis_ray.extraction import schemas
 from cnnvis_ray.extraction.batches import Batch, Reject, batches
 from cnnvis_ray.extraction.observation import Observer
-from cnnvis_ray.extraction.tasks import ExtractionReport, ExtractionSetup, ExtractionTask
+from cnnvis_ray.extraction.tasks import (
+    ExtractionReport,
+    ExtractionSetup,
+    ExtractionTask,
+    batch_size,
+)
 from cnnvis_ray.ledger import Marker, Pass, commit, image_id
 from cnnvis_ray.network import (
     Layer,
@@ -50,6 +54,7 @@ class Extractor:
         self.setup = setup
         self.device = device
         self.threads = threads
+        self.batch_size = batch_size(setup.extract, device)
         self.store = Store(setup.run_dir)
         self.module = build_module(setup.network, device)
         self.pooling = make_pooling(setup.extract.pooling, setup.seed)
@@ -67,16 +72,14 @@ class Extractor:
             try:
                 return self.attempt(task)
             except torch.OutOfMemoryError:
-                if self.setup.extract.batch_size == 1:
+                if self.batch_size == 1:
                     raise
                 self.halve_batch()
 
     def halve_batch(self) -> None:
         """Use half the batch from now on; values then differ by at most 1e-3 of the largest."""
-        smaller = {"batch_size": self.setup.extract.batch_size // 2}
-        extract = self.setup.extract.model_copy(update=smaller)
-        self.setup = replace(self.setup, extract=extract)
-        log.warning("out of GPU memory: extract.batch_size is %d now", extract.batch_size)
+        self.batch_size //= 2
+        log.warning("out of GPU memory: extract.batch_size is %d now", self.batch_size)
         if self.device != "cpu":
             torch.cuda.empty_cache()
 
@@ -117,7 +120,7 @@ class Extractor:
         layers = [self.setup.layers[name] for name in task.layers]
         precise = forward_precision(self.device, self.setup.extract.precision)
         with capture(self.module, layers, observer, to_head=to_head) as forward, precise:
-            for batch in batches(self.setup, task, self.reader, self.threads):
+            for batch in batches(self.setup, task, self.reader, self.threads, self.batch_size):
                 rejects.extend(batch.rejects)
                 if not batch.images:
                     continue
@@ -134,7 +137,7 @@ class Extractor:
     def network_input(self, batch: Batch) -> torch.Tensor:
         """Normalize a batch on the device, padded to the batch size."""
         preprocess = self.setup.network.preprocess
-        pixels = batch.pixels(self.setup.extract.batch_size, preprocess)
+        pixels = batch.pixels(self.batch_size, preprocess)
         return preprocess.normalize(pixels, self.device)
 
     def image_rows(self, batch: Batch, output: torch.Tensor | None) -> pa.Table:

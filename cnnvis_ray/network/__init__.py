@@ -1,5 +1,6 @@
 """Networks: loading, preprocess, layers, capture, pooling, responses, predictions; plain torch."""
 
+from cnnvis_ray.network import lean_import  # noqa: F401  before any torchvision
 from cnnvis_ray.network.activations.capture import Forward, Observer, activations, capture
 from cnnvis_ray.network.activations.pooling import POOLINGS, Pooling, make_pooling
 from cnnvis_ray.network.activations.responses import (

@@ -35,6 +35,7 @@ from cnnvis_ray.network import (
     capture,
     forward_precision,
     make_pooling,
+    pooled_first,
     prepare_device,
     top_predictions,
 )
@@ -119,7 +120,11 @@ class Extractor:
         to_head = self.setup.predictions and task.images is not None
         layers = [self.setup.layers[name] for name in task.layers]
         precise = forward_precision(self.device, self.setup.extract.precision)
-        with capture(self.module, layers, observer, to_head=to_head) as forward, precise:
+        with (
+            pooled_first(self.module, layers),
+            capture(self.module, layers, observer, to_head=to_head) as forward,
+            precise,
+        ):
             for batch in batches(self.setup, task, self.reader, self.threads, self.batch_size):
                 rejects.extend(batch.rejects)
                 if not batch.images:

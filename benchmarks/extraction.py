@@ -164,7 +164,12 @@ def limit(photos: Path, names: Sequence[str], num_images: int, rounds: int) -> N
                 for size in BATCHES
             ]
             run = partial(extract, task)
-            works = [run, without_statistics(run), partial(decode_all, paths), *forwards]
+            works: list[Work] = [
+                run,
+                without_statistics(run),
+                partial(decode_all, paths),
+                *forwards,
+            ]
             own, plain, decoding, *bare = cpu_seconds(works, rounds)
         best = min(bare, key=statistics.median)
         size = BATCHES[bare.index(best)]
@@ -179,10 +184,11 @@ def limit(photos: Path, names: Sequence[str], num_images: int, rounds: int) -> N
 def layers(photos: Path, num_images: int, rounds: int) -> None:
     """Report all convolutions and poolings of VGG16 in one pass beside the last pooling alone."""
     everything = [f"features.{number}" for number in VGG16_LAYERS]
-    works: list[Work] = [
-        partial(*make_worker(photos, "vgg16", asked, num_images, "cpu"))
+    workers = [
+        make_worker(photos, "vgg16", asked, num_images, "cpu")
         for asked in (everything, [VGG16_POOL5])
     ]
+    works = [partial(extract, task) for extract, task in workers]
     what = f"VGG16, {len(everything)} layers in one pass, {num_images} photos"
     compare(AREA, what, "pool5 alone", cpu_seconds(works, rounds), unit="CPU s", goal="<= 1.1")
 
@@ -301,7 +307,7 @@ def jobs(photos: Path, sizes: tuple[int, int], rounds: int) -> None:
 THINGSVISION = """
 import resource, sys, tempfile, time
 import torch
-torch.set_num_threads(int(sys.argv[4]))
+torch.set_num_threads(int(sys.argv[3]))
 from thingsvision import get_extractor
 from thingsvision.utils.data import DataLoader, ImageDataset
 extractor = get_extractor("squeezenet1_1", source="torchvision", device="cpu", pretrained=False)
@@ -327,8 +333,9 @@ def thingsvision(photos: Path, num_images: int, rounds: int) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="cnnvis-photos-") as folder:
         linked = link_photos(photos, Path(folder), num_images)
-        run = partial(*make_worker(linked, "squeezenet1_1", ["features.12"], num_images, "cpu"))
-        command = [str(python), "-c", THINGSVISION, str(linked), "features.12", "x", "1"]
+        extract, task = make_worker(linked, "squeezenet1_1", ["features.12"], num_images, "cpu")
+        run = partial(extract, task)
+        command = [str(python), "-c", THINGSVISION, str(linked), "features.12", "1"]
         sides: list[list[float]] = [[], []]
         for _ in range(rounds):
             (own,) = cpu_seconds([run], 1)

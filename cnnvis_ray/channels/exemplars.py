@@ -54,14 +54,15 @@ def candidates(
         Image and channel index of each entry, sorted by image, then channel.
     """
     best = exemplars.value.shape[1]
-    num_channels = peaks.shape[1]
     ids = np.asarray(image_ids, np.int64)
-    everyone = np.concatenate([exemplars.image_id, np.tile(ids, (num_channels, 1))], axis=1)
-    values = np.concatenate([exemplars.value, peaks.T.astype(np.float32)], axis=1)
+    (moved,) = np.nonzero(peaks.max(axis=0) >= exemplars.value[:, -1])  # the others cannot enter
+    everyone = np.concatenate([exemplars.image_id[moved], np.tile(ids, (len(moved), 1))], axis=1)
+    fresh = peaks.T[moved].astype(np.float32)
+    values = np.concatenate([exemplars.value[moved], fresh], axis=1)
     names = {**exemplars.keys, **dict(zip(ids.tolist(), keys, strict=True))}
     chosen = best_places(values, everyone, names, best)
-    channel, rank = np.nonzero(chosen >= best)
-    image = chosen[channel, rank] - best
+    row, rank = np.nonzero(chosen >= best)
+    channel, image = moved[row], chosen[row, rank] - best
     order = np.lexsort((channel, image))
     return image[order], channel[order]
 

@@ -5,6 +5,8 @@ value further out counts in the outermost bin. A quantile read from a bin's geom
 therefore off by at most a factor 2**(1/16), 4.4 %, within that range.
 """
 
+import sys
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,42 +19,47 @@ VALUES_AT_ONCE = 2**16
 
 
 def bin_of(values: NDArray[np.floating]) -> NDArray[np.int32]:
-    """Return the bin of each value: below `ZERO_BIN` the negative ones, above it the positive.
+    """Return the bin of each value: below `ZERO_BIN` the negative ones, above it the positive."""
+    return BIN_OF_STEP[steps_of(np.ascontiguousarray(values, dtype=np.float32))]
 
-    The upper 16 bits of a float32 fix its bin but for one edge, which one comparison decides:
-    no logarithm is needed.
+
+def steps_of(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Return how many edges lie between zero and each value; `SIDE_BINS` + 1 more if negative.
+
+    The upper 16 bits of a float32 fix its step but for one edge. What is added to the 32 bits
+    carries into the upper half from that edge on: no logarithm and no comparison is needed.
     """
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    upper = (bits >> np.uint32(16)).astype(np.intp)
-    beyond = (bits & np.uint32(0x7FFFFFFF)) >= EDGE_BITS.take(upper)
-    bins = BINS.take(upper)
-    bins += beyond * STEPS.take(upper)
-    return bins
+    upper = values.view(np.uint16)[..., UPPER_HALF::2].astype(np.intp)
+    steps = CARRIES.take(upper)
+    steps += values.view(np.uint32)
+    steps >>= np.uint32(16)
+    return steps
 
 
-def lookup() -> tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.int8]]:
-    """Tabulate by a float32's upper 16 bits: its bin, the bits of the next edge, the way there.
+def lookup() -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+    """Tabulate what `steps_of` adds, by a float32's upper 16 bits, and the bin of each step.
 
     Magnitudes sort as their bits do. A value of given upper bits lies in their bin or, from the
     edge on, in the next one outwards: bins are wider than what the lower bits span.
     """
-    smallest = (np.arange(0x8000, dtype=np.uint32) << 16).view(np.float32)
+    cells = np.arange(0x8000, dtype=np.int64) << 16
+    smallest = cells.astype(np.uint32).view(np.float32)
     edges = 2.0 ** (OCTAVES[0] + np.arange(1, SIDE_BINS) / BINS_PER_OCTAVE)
     rising = edges.astype(np.float32)
-    step = np.searchsorted(rising, np.nan_to_num(smallest, nan=np.inf), side="right")
-    bits = np.append(rising.view(np.uint32), np.uint32(0x7FFFFFFF))[step]
-    positive, negative = ZERO_BIN + 1 + step, ZERO_BIN - 1 - step
-    positive[0] = negative[0] = ZERO_BIN  # zero itself; anything above it is in the next bin
-    bits[0] = 1
-    outwards = np.ones(0x8000, np.int8)
-    return (
-        np.concatenate([positive, negative]).astype(np.int32),
-        np.concatenate([bits, bits]),
-        np.concatenate([outwards, -outwards]),
-    )
+    passed = np.searchsorted(rising, np.nan_to_num(smallest, nan=np.inf), side="right")
+    edge = np.append(rising.view(np.uint32), np.uint32(0x7FFFFFFF)).astype(np.int64)[passed]
+    steps = passed + 1
+    steps[0], edge[0] = 0, 1  # zero itself; anything above it is in the next bin
+    carry = np.clip(cells + 0x10000 - edge, 0, None)
+    positive = (steps << 16) + carry - cells
+    negative = ((steps + SIDE_BINS + 1) << 16) + carry - (cells + 0x80000000)
+    side = np.arange(SIDE_BINS + 1)
+    bins = np.concatenate([ZERO_BIN + side, ZERO_BIN - side]).astype(np.int32)
+    return np.concatenate([positive, negative]).astype(np.uint32), bins
 
 
-BINS, EDGE_BITS, STEPS = lookup()
+UPPER_HALF = 1 if sys.byteorder == "little" else 0
+CARRIES, BIN_OF_STEP = lookup()
 
 
 def middles() -> NDArray[np.float64]:
@@ -80,30 +87,41 @@ def quantile(counts: NDArray[np.int64], share: float) -> NDArray[np.float64]:
     return np.where(total > 0, values, np.nan)
 
 
-def count(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Count values in bins, a histogram for each column.
+class Counts:
+    """A histogram for each channel that grows in place.
 
-    Values are binned in parts that stay in the cache. Predicted: half the time. Measured on 2,048
-    x 512 values, one CPU thread: 11.2 to 9.7 ms, 10.6 to 9.0 ms where half are zero; nothing at
-    64 columns. Not kept: binning only what is not zero (slower unless most are zero), one lookup
-    that corrects the few values beside an edge (slower behind a ReLU), torch's bincount (twice
-    the time).
-
-    Args:
-        values: ``image channel``.
-
-    Returns:
-        Counts, ``channel bin``.
+    Predicted of `steps_of` and of counting in place: half the time. Measured on 2,048 x 512
+    values behind a ReLU, one CPU thread: 8.8 to 4.6 ms, and 32 x 512 values no longer allocate
+    and add two arrays of all bins (0.25 ms). Not kept: binning only what is not zero (slower
+    unless most are zero), torch's bincount, torch's indexing (twice the time).
     """
-    num_values, num_channels = values.shape
-    rows = max(1, VALUES_AT_ONCE // max(1, num_channels))
-    offsets = np.arange(num_channels, dtype=np.int32) * np.int32(NUM_BINS)
-    places = np.empty(values.shape, np.intp)
-    for start in range(0, num_values, rows):
-        part = slice(start, start + rows)
-        np.add(bin_of(values[part]), offsets, out=places[part])
-    counts = np.bincount(places.ravel(), minlength=num_channels * NUM_BINS)
-    return counts.reshape(num_channels, NUM_BINS)
+
+    def __init__(self, num_channels: int) -> None:
+        self.steps = np.zeros((num_channels, 2 * (SIDE_BINS + 1)), np.int64)
+
+    def add(self, values: NDArray[np.floating]) -> None:
+        """Count values, ``image channel``, in parts that stay in the cache."""
+        width = self.steps.shape[1]
+        values = np.ascontiguousarray(values, dtype=np.float32)
+        offsets = np.arange(len(self.steps), dtype=np.intp) * width
+        flat = self.steps.reshape(-1)
+        rows = max(1, VALUES_AT_ONCE // max(1, len(self.steps)))
+        for start in range(0, len(values), rows):
+            places = steps_of(values[start : start + rows]) + offsets
+            np.add.at(flat, places.ravel(), 1)
+
+    def table(self) -> NDArray[np.int64]:
+        """Return the counts, ``channel bin``."""
+        positive, negative = self.steps[:, : SIDE_BINS + 1], self.steps[:, SIDE_BINS + 1 :]
+        zero = positive[:, :1] + negative[:, :1]  # also -0.0
+        return np.concatenate([negative[:, :0:-1], zero, positive[:, 1:]], axis=1)
+
+
+def count(values: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Count values, ``image channel``, in a histogram for each channel, ``channel bin``."""
+    counts = Counts(values.shape[1])
+    counts.add(values)
+    return counts.table()
 
 
 def edges() -> NDArray[np.float64]:

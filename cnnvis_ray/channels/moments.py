@@ -30,7 +30,7 @@ class Moments:
 
 
 def measure(values: NDArray[np.floating]) -> Moments:
-    """Return the moments of some images.
+    """Return the moments of some images, with a histogram of no bins: see `histograms.Counts`.
 
     Args:
         values: ``image channel``, finite, at least one image.
@@ -43,11 +43,11 @@ def measure(values: NDArray[np.floating]) -> Moments:
         ((exact - mean) ** 2).sum(axis=0),
         values.max(axis=0).astype(np.float32),
         (values > 0).sum(axis=0),
-        histograms.count(values),
+        np.zeros((values.shape[1], 0), np.int64),
     )
 
 
-def nothing(num_channels: int) -> Moments:
+def nothing(num_channels: int, num_bins: int = histograms.NUM_BINS) -> Moments:
     """The moments of no image."""
     return Moments(
         np.zeros(num_channels, np.int64),
@@ -55,7 +55,7 @@ def nothing(num_channels: int) -> Moments:
         np.zeros(num_channels),
         np.full(num_channels, -np.inf, np.float32),
         np.zeros(num_channels, np.int64),
-        np.zeros((num_channels, histograms.NUM_BINS), np.int64),
+        np.zeros((num_channels, num_bins), np.int64),
     )
 
 

@@ -6,7 +6,7 @@ strongest. No activation map is stored.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -90,30 +90,45 @@ class ImageResponses:
     keys: Sequence[str]
 
 
-def observe(seen: Statistics, images: ImageResponses) -> Statistics:
-    """Add some images; places are looked up only for those that enter the best."""
-    if not len(images.means):
-        return seen
-    entries = exemplars.candidates(seen.exemplars, images.peaks, images.image_ids, images.keys)
-    shape = seen.exemplars.value.shape
-    best = seen.exemplars
-    if len(entries[0]):
-        fresh = exemplars.entered(
-            entries,
-            images.peaks,
-            images.find_places(*entries),
-            images.image_ids,
-            images.keys,
-            (shape[0], shape[1]),
+class StatisticsBuilder:
+    """Statistics of images that come batch by batch; histograms grow in place.
+
+    The moments are those of merging one batch after another, to the last bit.
+    """
+
+    def __init__(self, num_channels: int, best: int) -> None:
+        self.mean = self.peak = moments.nothing(num_channels, 0)
+        self.counts = [histograms.Counts(num_channels) for _ in range(3)]
+        self.exemplars = exemplars.nobody(num_channels, best)
+        self.strongest = np.zeros(num_channels, np.int64)
+
+    def add(self, images: ImageResponses) -> None:
+        """Add some images; places are looked up only for those that enter the best."""
+        if not len(images.means):
+            return
+        values = (images.means, images.peaks, images.sampled)
+        for counts, own in zip(self.counts, values, strict=True):
+            counts.add(own)
+        self.mean = moments.merge(self.mean, moments.measure(images.means))
+        self.peak = moments.merge(self.peak, moments.measure(images.peaks))
+        self.strongest += count_strongest(images.peaks)
+        seen, named = self.exemplars, (images.image_ids, images.keys)
+        entries = exemplars.candidates(seen, images.peaks, *named)
+        if len(entries[0]):
+            places = images.find_places(*entries)
+            fresh = exemplars.entered(entries, images.peaks, places, *named, seen.value.shape)
+            self.exemplars = exemplars.merge(seen, fresh)
+
+    def build(self) -> Statistics:
+        """Return the statistics of all images so far."""
+        means, peaks, sampled = (counts.table() for counts in self.counts)
+        return Statistics(
+            replace(self.mean, histogram=means),
+            replace(self.peak, histogram=peaks),
+            self.exemplars,
+            sampled,
+            self.strongest.copy(),
         )
-        best = exemplars.merge(best, fresh)
-    return Statistics(
-        moments.merge(seen.mean, moments.measure(images.means)),
-        moments.merge(seen.peak, moments.measure(images.peaks)),
-        best,
-        seen.sampled + histograms.count(images.sampled),
-        seen.strongest + count_strongest(images.peaks),
-    )
 
 
 def count_strongest(peaks: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -122,6 +137,10 @@ def count_strongest(peaks: NDArray[np.floating]) -> NDArray[np.int64]:
     Args:
         peaks: ``image channel``; of equal ones the first channels count.
     """
-    first = np.argsort(-peaks, axis=1, kind="stable")[:, :STRONGEST]
-    above = np.take_along_axis(peaks, first, axis=1) > 0
-    return np.bincount(first[above], minlength=peaks.shape[1])
+    number = min(STRONGEST, peaks.shape[1])
+    last = np.partition(peaks, -number, axis=1)[:, -number:].min(axis=1, keepdims=True)
+    above, equal = peaks > last, peaks == last
+    left = number - above.sum(axis=1, keepdims=True)
+    chosen = above | (equal & (equal.cumsum(axis=1) <= left))
+    counted: NDArray[np.int64] = (chosen & (peaks > 0)).sum(axis=0)
+    return counted

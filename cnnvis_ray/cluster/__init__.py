@@ -6,7 +6,7 @@ actor; what it takes and returns belongs to the room that computes.
 
 from cnnvis_ray.cluster.dispatcher import Outcome, work
 from cnnvis_ray.cluster.nodes import on_every_node
-from cnnvis_ray.cluster.placement import Offer, Placement, Slot, place_workers
+from cnnvis_ray.cluster.placement import Offer, Placement, SingleThread, Slot, place_workers
 from cnnvis_ray.cluster.progress import Progress, snapshot
 from cnnvis_ray.cluster.session import Session, in_submitted_job, session
 from cnnvis_ray.cluster.stopping import interrupt, stoppable
@@ -17,6 +17,7 @@ __all__ = [
     "Placement",
     "Progress",
     "Session",
+    "SingleThread",
     "Slot",
     "in_submitted_job",
     "interrupt",

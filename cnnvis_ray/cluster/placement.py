@@ -28,6 +28,23 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class SingleThread:
+    """A stage whose workers of one thread do more than fewer ones of several threads.
+
+    Measured, SqueezeNet 1.1 on two cores: 0.83 of what decoding and the forward pass alone would
+    take with two workers of one thread, 0.60 with one of two: statistics, writing and Python
+    leave the second thread idle.
+
+    Attributes:
+        worker_bytes: memory of such a worker.
+        num_units: of the whole run, so that a resumed run has the same threads.
+    """
+
+    worker_bytes: float
+    num_units: int
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """The resolved numbers: workers, and GPUs, CPUs and bytes of each (0: not stated)."""
 
@@ -49,7 +66,11 @@ class Slot:
 
 
 def place_workers(
-    config: Cluster, offers: Sequence[Offer], num_units: int, memory: int = 0
+    config: Cluster,
+    offers: Sequence[Offer],
+    num_units: int,
+    single: SingleThread | None = None,
+    memory: int = 0,
 ) -> Placement:
     """Resolve workers, GPUs and CPUs against what the nodes have.
 
@@ -59,12 +80,13 @@ def place_workers(
         num_units: how many units there are to do; ``auto`` starts no worker without one.
         memory: bytes that a worker needs; fewer workers run where more do not fit. What exceeds
             every node is lowered to the largest: an estimate must not stop a run.
+        single: where ``auto`` takes workers of one thread, if they and the memory suffice.
 
     Raises:
         RefusedError: nothing can offer what was asked.
     """
     gpus = gpus_per_worker(config, offers)
-    cpus = cpus_per_worker(config, offers, gpus)
+    cpus = cpus_per_worker(config, offers, gpus, single)
     fitting = capacity(offers, gpus, cpus)
     if fitting == 0 or (config.workers != "auto" and config.workers > fitting):
         raise RefusedError(
@@ -92,7 +114,9 @@ def gpus_per_worker(config: Cluster, offers: Sequence[Offer]) -> float:
     return asked
 
 
-def cpus_per_worker(config: Cluster, offers: Sequence[Offer], gpus: float) -> int:
+def cpus_per_worker(
+    config: Cluster, offers: Sequence[Offer], gpus: float, single: SingleThread | None
+) -> int:
     """Resolve the CPUs of a worker: a GPU's share of its node, or what lets all workers fit."""
     if config.cpus_per_worker != "auto":
         return config.cpus_per_worker
@@ -101,11 +125,14 @@ def cpus_per_worker(config: Cluster, offers: Sequence[Offer], gpus: float) -> in
     if gpus:
         share = min(offer.cpus * gpus // offer.gpus for offer in usable if offer.gpus)
         return max(1, int(share))
+    choices = range(1, min(widest, CPUS_PER_WORKER) + 1)
+    counts = {cpus: capacity(offers, gpus, cpus) for cpus in choices}
     wanted = 1 if config.workers == "auto" else config.workers
-    for cpus in range(min(widest, CPUS_PER_WORKER), 1, -1):
-        if capacity(offers, gpus, cpus) >= wanted:
-            return cpus
-    return 1
+    if config.workers == "auto" and single is not None:
+        room = sum(int(min(o.cpus, o.memory / single.worker_bytes)) for o in offers)
+        fitting = [count for count in counts.values() if count <= room] or [1]
+        wanted = min(single.num_units, fitting[0])
+    return max((cpus for cpus, count in counts.items() if count >= wanted), default=1)
 
 
 def capacity(offers: Sequence[Offer], gpus: float, cpus: int, memory: int = 0) -> int:

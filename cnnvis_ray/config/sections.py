@@ -157,7 +157,9 @@ class Extract(Section):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of the forward pass: float32 or bfloat16"
     )
-    batch_size: Count = Field(default=32, description="images per forward pass")
+    batch_size: Auto | Count = Field(
+        default="auto", description="images per forward pass; auto: 8 on a CPU, 32 on a GPU"
+    )
     predictions: Auto | Flag = Field(
         default="auto", description="keep the five likeliest classes: auto, true or false"
     )

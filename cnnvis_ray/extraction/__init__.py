@@ -5,7 +5,17 @@ from cnnvis_ray.extraction.tasks import (
     ExtractionSetup,
     ExtractionTask,
     ImageDivider,
+    batch_size,
+    worker_bytes,
 )
 from cnnvis_ray.extraction.worker import Extractor
 
-__all__ = ["ExtractionReport", "ExtractionSetup", "ExtractionTask", "Extractor", "ImageDivider"]
+__all__ = [
+    "ExtractionReport",
+    "ExtractionSetup",
+    "ExtractionTask",
+    "Extractor",
+    "ImageDivider",
+    "batch_size",
+    "worker_bytes",
+]

@@ -79,17 +79,17 @@ class Batch:
 
 
 def batches(
-    setup: ExtractionSetup, task: ExtractionTask, reader: Reader, threads: int
+    setup: ExtractionSetup, task: ExtractionTask, reader: Reader, threads: int, size: int
 ) -> Iterator[Batch]:
     """Decode a unit's images and yield its batches in order.
 
     Args:
-        setup: preprocess, batch size and limits.
+        setup: preprocess and limits.
         task: the unit; known rejects are not read again, a probe reads its slots.
         reader: the open source.
         threads: decoding threads.
+        size: images per batch.
     """
-    size = setup.extract.batch_size
     keep_thumbnail = task.images is not None
     preprocess = setup.network.preprocess
 

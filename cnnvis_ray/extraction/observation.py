@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnvis_ray import channels
-from cnnvis_ray.channels import ImageResponses, Statistics
+from cnnvis_ray.channels import ImageResponses, StatisticsBuilder
 from cnnvis_ray.errors import CnnvisError
 from cnnvis_ray.extraction.batches import Batch
 from cnnvis_ray.network import Pooling, channel_responses, places
@@ -31,7 +30,7 @@ class Observer:
         self.pooling = pooling
         self.schemas = schemas
         self.best = best
-        self.statistics: dict[str, Statistics] = {}
+        self.statistics: dict[str, StatisticsBuilder] = {}
         self.features: dict[str, pa.Table] = {}
         self.batch: Batch | None = None
         self.fractions = np.zeros((0, PLACES, 2))  # of the map's height and width
@@ -63,12 +62,12 @@ class Observer:
         def find(image: NDArray[np.intp], channel: NDArray[np.intp]) -> NDArray[np.int32]:
             return places(activation, image, channel)
 
-        seen = self.statistics.get(layer) or channels.nothing(means.shape[1], self.best)
         ids = [image.image_id for image in self.batch.images]
         keys = [image.key for image in self.batch.images]
         sampled = sample(activation, self.fractions).float().cpu().numpy()
-        responses = ImageResponses(means, peaks, sampled, find, ids, keys)
-        self.statistics[layer] = channels.observe(seen, responses)
+        if layer not in self.statistics:
+            self.statistics[layer] = StatisticsBuilder(means.shape[1], self.best)
+        self.statistics[layer].add(ImageResponses(means, peaks, sampled, find, ids, keys))
 
     def rows(self, layer: str, pooled: Tensor) -> pa.Table:
         """Return the batch's features in the dtype of the schema."""

@@ -11,17 +11,22 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pyarrow as pa
 import torch
 
 from cnnvis_ray import channels
+from cnnvis_ray.channels import StatisticsBuilder
 from cnnvis_ray.errors import CnnvisError
 from cnnvis_ray.extraction import schemas
 from cnnvis_ray.extraction.batches import Batch, Reject, batches
 from cnnvis_ray.extraction.observation import Observer
-from cnnvis_ray.extraction.tasks import ExtractionReport, ExtractionSetup, ExtractionTask
+from cnnvis_ray.extraction.tasks import (
+    ExtractionReport,
+    ExtractionSetup,
+    ExtractionTask,
+    batch_size,
+)
 from cnnvis_ray.ledger import Marker, Pass, commit, image_id
 from cnnvis_ray.network import (
     Layer,
@@ -30,6 +35,7 @@ from cnnvis_ray.network import (
     capture,
     forward_precision,
     make_pooling,
+    pooled_first,
     prepare_device,
     top_predictions,
 )
@@ -49,6 +55,7 @@ class Extractor:
         self.setup = setup
         self.device = device
         self.threads = threads
+        self.batch_size = batch_size(setup.extract, device)
         self.store = Store(setup.run_dir)
         self.module = build_module(setup.network, device)
         self.pooling = make_pooling(setup.extract.pooling, setup.seed)
@@ -66,16 +73,14 @@ class Extractor:
             try:
                 return self.attempt(task)
             except torch.OutOfMemoryError:
-                if self.setup.extract.batch_size == 1:
+                if self.batch_size == 1:
                     raise
                 self.halve_batch()
 
     def halve_batch(self) -> None:
         """Use half the batch from now on; values then differ by at most 1e-3 of the largest."""
-        smaller = {"batch_size": self.setup.extract.batch_size // 2}
-        extract = self.setup.extract.model_copy(update=smaller)
-        self.setup = replace(self.setup, extract=extract)
-        log.warning("out of GPU memory: extract.batch_size is %d now", extract.batch_size)
+        self.batch_size //= 2
+        log.warning("out of GPU memory: extract.batch_size is %d now", self.batch_size)
         if self.device != "cpu":
             torch.cuda.empty_cache()
 
@@ -115,8 +120,12 @@ class Extractor:
         to_head = self.setup.predictions and task.images is not None
         layers = [self.setup.layers[name] for name in task.layers]
         precise = forward_precision(self.device, self.setup.extract.precision)
-        with capture(self.module, layers, observer, to_head=to_head) as forward, precise:
-            for batch in batches(self.setup, task, self.reader, self.threads):
+        with (
+            pooled_first(self.module, layers),
+            capture(self.module, layers, observer, to_head=to_head) as forward,
+            precise,
+        ):
+            for batch in batches(self.setup, task, self.reader, self.threads, self.batch_size):
                 rejects.extend(batch.rejects)
                 if not batch.images:
                     continue
@@ -133,7 +142,7 @@ class Extractor:
     def network_input(self, batch: Batch) -> torch.Tensor:
         """Normalize a batch on the device, padded to the batch size."""
         preprocess = self.setup.network.preprocess
-        pixels = batch.pixels(self.setup.extract.batch_size, preprocess)
+        pixels = batch.pixels(self.batch_size, preprocess)
         return preprocess.normalize(pixels, self.device)
 
     def image_rows(self, batch: Batch, output: torch.Tensor | None) -> pa.Table:
@@ -214,10 +223,8 @@ class UnitFiles:
     def layer_files(self, layer: str, observer: Observer) -> tuple[ShardFile, ShardFile]:
         """Return the shard of a layer's features, and write its statistics."""
         num_channels = int(self.features[layer].metadata[b"shape"].split()[0])
-        seen = observer.statistics.get(layer)
-        if seen is None:  # nothing but rejects
-            seen = channels.nothing(num_channels, observer.best)
-        table = channels.unit_table(seen)
+        nobody = StatisticsBuilder(num_channels, observer.best)  # where all are rejects
+        table = channels.unit_table(observer.statistics.get(layer, nobody).build())
         statistics = write_table(self.store, f"channels/{layer}/{self.name}", table)
         return self.shards[layer].shard, statistics
 

@@ -17,7 +17,7 @@ from cnnvis_ray.config.maximization import Maximize
 from cnnvis_ray.maximization.ascent import Slope
 from cnnvis_ray.maximization.batches import Climber, Origin, climb_all
 from cnnvis_ray.maximization.checks import resolve_precision
-from cnnvis_ray.maximization.cutting import cut_after, pooled_first
+from cnnvis_ray.maximization.cutting import cut_after
 from cnnvis_ray.maximization.noise import noise_levels
 from cnnvis_ray.maximization.objectives import build_objective
 from cnnvis_ray.maximization.parametrizations import PARAMETRIZATIONS, Canvas
@@ -32,6 +32,7 @@ from cnnvis_ray.maximization.status import (
     status_of,
 )
 from cnnvis_ray.maximization.transforms import resolve_transforms, window_size
+from cnnvis_ray.network import pooled_first
 from cnnvis_ray.network.layers.table import Layer
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -106,7 +107,7 @@ def climbing(
         cuts.enter_context(torch.backends.cudnn.flags(True, deterministic=True, allow_tf32=False))
         judge = cuts.enter_context(cut_after(module, layer, in_place))
         if not in_place:
-            cuts.enter_context(pooled_first(usable, layer))
+            cuts.enter_context(pooled_first(usable, [layer]))
         own = usable is not module
         cut = cuts.enter_context(cut_after(usable, layer, in_place)) if own else judge
         yield Slope(

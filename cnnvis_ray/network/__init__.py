@@ -1,6 +1,8 @@
 """Networks: loading, preprocess, layers, capture, pooling, responses, predictions; plain torch."""
 
+from cnnvis_ray.network import lean_import  # noqa: F401  before any torchvision
 from cnnvis_ray.network.activations.capture import Forward, Observer, activations, capture
+from cnnvis_ray.network.activations.exchange import pooled_first
 from cnnvis_ray.network.activations.pooling import POOLINGS, Pooling, make_pooling
 from cnnvis_ray.network.activations.responses import (
     channel_means,
@@ -45,6 +47,7 @@ __all__ = [
     "from_values",
     "make_pooling",
     "places",
+    "pooled_first",
     "prepare_device",
     "resolve_network",
     "skeleton",

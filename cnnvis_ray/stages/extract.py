@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from cnnvis_ray import channels, ledger
-from cnnvis_ray.cluster import Session
+from cnnvis_ray.cluster import Session, SingleThread
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import IncompleteError, Refusals, RefusedError
-from cnnvis_ray.extraction import ExtractionSetup, ExtractionTask, Extractor, ImageDivider
+from cnnvis_ray.extraction import (
+    ExtractionSetup,
+    ExtractionTask,
+    Extractor,
+    ImageDivider,
+    batch_size,
+    worker_bytes,
+)
 from cnnvis_ray.images import Entry, cut
 from cnnvis_ray.ledger import (
     LABELS,
@@ -76,6 +83,7 @@ class Extraction:
             total,
             total - sum(len(unit) for unit in due),
             ImageDivider(),
+            single_thread(job.config, job.vision, sum(1 for u in self.plan.units() if len(u))),
         )
 
     def passes_due(self, unit: ImageUnit) -> tuple[Pass | None, tuple[Pass, ...]]:
@@ -341,6 +349,12 @@ def extraction_setup(
         {layer.name: layer for layer in vision.table.layers},
         vision.predictions,
     )
+
+
+def single_thread(config: Config, vision: Vision, num_units: int) -> SingleThread:
+    """Describe the workers of an extraction on CPUs, for placement."""
+    size = batch_size(config.extract, "cpu")
+    return SingleThread(worker_bytes(vision.network, vision.table.layers, size), num_units)
 
 
 def layers_of(passes: Sequence[Pass]) -> list[str]:

@@ -19,13 +19,13 @@ from cnnvis_ray.cluster import Offer, Placement, in_submitted_job, place_workers
 from cnnvis_ray.cluster.placement import capacity
 from cnnvis_ray.config import Config
 from cnnvis_ray.errors import IncompleteError, Refusals, RefusedError
-from cnnvis_ray.extraction import ExtractionTask, Extractor
+from cnnvis_ray.extraction import ExtractionTask, Extractor, batch_size
 from cnnvis_ray.images import cut
 from cnnvis_ray.ledger import ImageUnit, Ledger, Pass
 from cnnvis_ray.ledger.plan import placed
 from cnnvis_ray.network import Layer, check_coverage, make_pooling
 from cnnvis_ray.reduction import available_bytes
-from cnnvis_ray.stages.extract import check_pooling, extraction_setup
+from cnnvis_ray.stages.extract import check_pooling, extraction_setup, single_thread
 from cnnvis_ray.stages.job import Images, Vision, open_images, open_vision
 from cnnvis_ray.storage import Store
 
@@ -65,7 +65,8 @@ def plan(config: Config) -> list[str]:
     num_images = images.listing.num_images
     pieces = cut(images.listing.entries, config.images.unit_size, images.listing.chunk_rows)
     offered = offers(config)
-    placement = place_workers(config.cluster, offered, len(pieces))
+    single = single_thread(config, vision, len(pieces))
+    placement = place_workers(config.cluster, offered, len(pieces), single)
     measured = measure(config, images, vision, placement.cpus)
     driver_bytes += 2 * len(pieces) * MARKER_BYTES
     refusals = Refusals()
@@ -116,13 +117,13 @@ def measure(config: Config, images: Images, vision: Vision, threads: int) -> Mea
     Raises:
         IncompleteError: none of the batch's images can be used.
     """
-    size = config.extract.batch_size
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    size = batch_size(config.extract, device)
     first = cut(images.listing.entries, size, 1)[0]
     unit = ImageUnit(0, 0, tuple(placed(first)))
     owners = (Pass("images", {}), Pass("extract", {}, tuple(la.name for la in vision.layers)))
     labels = tuple(images.labels.of(key) for _, key in unit.images())
     task = ExtractionTask(unit, labels, owners[0], owners[1:])
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory(prefix="cnnvis-plan-") as folder:
         worker = Extractor(extraction_setup(folder, config, images, vision), device, threads)
         worker(task)
@@ -136,12 +137,14 @@ def measure(config: Config, images: Images, vision: Vision, threads: int) -> Mea
             (marker,) = Ledger(Store(folder)).markers(owner).values()
             for file in marker.files:
                 written[file.path.rsplit("/", 1)[0]] = file.bytes / report.rows
-    return Measured(amortized(written, config), len(unit) / seconds, peak_bytes())
+    return Measured(
+        amortized(written, size / config.images.unit_size), len(unit) / seconds, peak_bytes()
+    )
 
 
-def amortized(written: dict[str, float], config: Config) -> dict[str, float]:
+def amortized(written: dict[str, float], share: float) -> dict[str, float]:
     """Spread what is written once a unit (statistics, rejects) over a unit's images."""
-    share = min(1.0, config.extract.batch_size / config.images.unit_size)
+    share = min(1.0, share)
     return {
         folder: size if folder.startswith(("features/", "images")) else size * share
         for folder, size in written.items()
@@ -228,7 +231,7 @@ def check_memory(
                 f"{workers} workers of {shown(worker_bytes)} each do not fit into the "
                 f"{shown(offer.memory)} of a node of {offer.cpus} CPUs, which has memory for "
                 f"{int(offer.memory // worker_bytes)}; lower cluster.workers or "
-                f"extract.batch_size ({config.extract.batch_size}), or raise "
+                f"extract.batch_size ({batch_size(config.extract, 'cpu')}), or raise "
                 f"cluster.cpus_per_worker ({placement.cpus})"
             )
     if driver_bytes > available_bytes():

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from cnnvis_ray.cluster import Outcome, Placement, Progress, Session, Slot, place_workers, work
+from cnnvis_ray.cluster import (
+    Outcome,
+    Placement,
+    Progress,
+    Session,
+    SingleThread,
+    Slot,
+    place_workers,
+    work,
+)
 from cnnvis_ray.cluster.bisection import Divider
 from cnnvis_ray.config import Cluster
 from cnnvis_ray.errors import IncompleteError
@@ -72,6 +81,7 @@ class Units(Generic[SetupT, TaskT]):
         total: how many images or channels there are, with those that are done.
         done: how many of them are done.
         divider: where a task has pieces of which one may kill its worker.
+        single: where workers of one thread are best.
     """
 
     stage: str
@@ -82,10 +92,11 @@ class Units(Generic[SetupT, TaskT]):
     total: int
     done: int = 0
     divider: Divider[TaskT] | None = None
+    single: SingleThread | None = None
 
     def place(self, config: Cluster, session: Session) -> Placement:
         """Resolve the workers against what the nodes have; refuses what cannot be had."""
-        return place_workers(config, session.offers(), self.num_tasks)
+        return place_workers(config, session.offers(), self.num_tasks, self.single)
 
     def run(
         self, tasks: Iterable[TaskT], config: Cluster, session: Session

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cnnvis_ray import channels
-from cnnvis_ray.channels import ImageResponses, Statistics, histograms
+from cnnvis_ray.channels import ImageResponses, Statistics, StatisticsBuilder, histograms
 
 CHANNELS, BEST = 7, 4
 
@@ -28,9 +28,9 @@ def observed(means: NDArray[np.float32], peaks: NDArray[np.float32], ids: list[i
         return np.stack([np.asarray(ids)[image], channel], axis=1).astype(np.int32)
 
     keys = [key(image) for image in ids]
-    empty = channels.nothing(CHANNELS, BEST)
-    responses = ImageResponses(means[ids], peaks[ids], means[ids], find, ids, keys)
-    return channels.observe(empty, responses)
+    builder = StatisticsBuilder(CHANNELS, BEST)
+    builder.add(ImageResponses(means[ids], peaks[ids], means[ids], find, ids, keys))
+    return builder.build()
 
 
 def same(one: Statistics, other: Statistics) -> None:
@@ -99,13 +99,12 @@ def test_places_are_looked_up_only_for_the_best() -> None:
         asked.append(len(image))
         return np.zeros((len(image), 2), np.int32)
 
-    seen = channels.nothing(CHANNELS, BEST)
+    builder = StatisticsBuilder(CHANNELS, BEST)
     for start in range(0, 300, 30):
         ids = list(range(start, start + 30))
         part = slice(start, start + 30)
         keys = [key(image) for image in ids]
-        responses = ImageResponses(means[part], peaks[part], means[part], find, ids, keys)
-        seen = channels.observe(seen, responses)
+        builder.add(ImageResponses(means[part], peaks[part], means[part], find, ids, keys))
     assert asked[0] == BEST * CHANNELS
     assert sum(asked) < 4 * BEST * CHANNELS
 

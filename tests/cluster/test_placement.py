@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnvis_ray.cluster import Placement, place_workers
+from cnnvis_ray.cluster import Placement, SingleThread, place_workers
 from cnnvis_ray.cluster.placement import Offer
 from cnnvis_ray.config import Cluster
 from cnnvis_ray.errors import RefusedError
@@ -30,6 +30,32 @@ def test_resolved(
     asked: dict[str, float], offers: list[Offer], num_units: int, expected: Placement
 ) -> None:
     assert place_workers(Cluster.model_validate(asked), offers, num_units) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "offers", "num_units", "expected"),
+    [
+        ({}, [Offer(2, 0)], 100, Placement(2, 0, 1)),
+        ({}, [Offer(2, 0)], 1, Placement(1, 0, 2)),
+        ({}, [Offer(2, 0, 9e9)], 100, Placement(2, 0, 1)),
+        ({}, [Offer(2, 0, 1.9e9)], 100, Placement(1, 0, 2)),  # memory for one
+        ({}, [Offer(8, 0, 4e9)], 100, Placement(4, 0, 2)),  # for four
+        ({}, [Offer(8, 0, 3.5e9)], 100, Placement(2, 0, 4)),  # for three
+        ({}, [Offer(8, 0, 0.5e9)], 100, Placement(2, 0, 4)),  # for none: as others are placed
+        ({"cpus_per_worker": 2}, [Offer(8, 0)], 100, Placement(4, 0, 2)),
+        ({"workers": 1}, [Offer(2, 0)], 100, Placement(1, 0, 2)),
+        ({}, GPU_NODES, 100, Placement(8, 1, 8)),
+    ],
+)
+def test_workers_of_one_thread_where_memory_allows(
+    asked: dict[str, float], offers: list[Offer], num_units: int, expected: Placement
+) -> None:
+    single = SingleThread(1e9, num_units)
+    assert place_workers(Cluster.model_validate(asked), offers, num_units, single) == expected
+
+
+def test_a_resumed_run_keeps_its_threads() -> None:
+    assert place_workers(Cluster(), LAPTOP, 1, SingleThread(1e9, 100)) == Placement(1, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from cnnvis_ray.config import Extract as ExtractConfig
+from cnnvis_ray.extraction import batch_size
 from cnnvis_ray.extraction.observation import PLACES, sample
 
 
@@ -27,3 +29,8 @@ def test_small_maps_and_vectors_are_taken_whole() -> None:
     torch.testing.assert_close(sample(maps, fractions), every)
     vectors = torch.randn(2, 5)
     torch.testing.assert_close(sample(vectors, fractions), vectors)
+
+
+def test_batches_are_small_on_a_cpu_unless_asked() -> None:
+    assert [batch_size(ExtractConfig(), device) for device in ("cpu", "cuda:0")] == [8, 32]
+    assert batch_size(ExtractConfig(batch_size=64), "cpu") == 64

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnnvis_ray.maximization.cutting import cut_after, pooled_first
-from cnnvis_ray.network import Layer
+from cnnvis_ray.maximization.cutting import cut_after
+from cnnvis_ray.network import Layer, pooled_first
 from tests.maximization.small_networks import find_layer
 
 Results = tuple[torch.Tensor, torch.Tensor]
@@ -42,7 +42,7 @@ def test_the_same_bits_forward_and_back(
     module = network(rectify, size, padding, ceil)
     layer = find_layer(module, "5", 32)
     plain = climb(module, layer)
-    with pooled_first(module, layer):
+    with pooled_first(module, [layer]):
         assert [type(part) for part in module][1] is nn.MaxPool2d
         swapped = climb(module, layer)
     assert torch.equal(swapped[0], plain[0])
@@ -54,7 +54,7 @@ def test_the_order_comes_back_also_after_an_error() -> None:
     before = list(module.named_modules())
     with (
         pytest.raises(ValueError, match="on the way"),
-        pooled_first(module, find_layer(module, "5", 32)),
+        pooled_first(module, [find_layer(module, "5", 32)]),
     ):
         raise ValueError("on the way")
     assert list(module.named_modules()) == before
@@ -65,12 +65,12 @@ def test_what_is_shown_itself_is_not_moved(shown: str) -> None:
     module = network(nn.ReLU)
     layer = find_layer(module, shown, 32)
     plain = climb(module, layer)
-    with pooled_first(module, layer):
+    with pooled_first(module, [layer]):
         assert torch.equal(climb(module, layer)[0], plain[0])
 
 
 def test_a_hook_between_keeps_the_order() -> None:
     module = network(nn.ReLU)
     module[1].register_forward_hook(lambda *_: None)
-    with pooled_first(module, find_layer(module, "5", 32)):
+    with pooled_first(module, [find_layer(module, "5", 32)]):
         assert isinstance(module[1], nn.ReLU)

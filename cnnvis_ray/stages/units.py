@@ -188,7 +188,7 @@ def map_items(
     calls = [Call(f"{number:06d}", item) for number, item in enumerate(items)]
     if config.unit_timeout_seconds == "auto":
         config = config.model_copy(update={"unit_timeout_seconds": CALL_SECONDS})
-    placement = place_workers(config, session.offers(), len(calls), memory)
+    placement = place_workers(config, session.offers(), len(calls), memory=memory)
     if placement.memory < memory:
         log.warning(
             "a task needs about %.1f GB, the largest node has %.1f GB for workers",

@@ -78,7 +78,7 @@ def test_refused(asked: dict[str, float], offers: list[Offer], part: str) -> Non
 def test_workers_fit_their_memory() -> None:
     offers = [Offer(8, 0, 10e9), Offer(8, 0, 5e9)]
     config = Cluster(cpus_per_worker=1)
-    assert place_workers(config, offers, 100, 4 * 10**9) == Placement(3, 0, 1, 4 * 10**9)
-    lowered = place_workers(config, offers, 100, 40 * 10**9)
+    assert place_workers(config, offers, 100, memory=4 * 10**9) == Placement(3, 0, 1, 4 * 10**9)
+    lowered = place_workers(config, offers, 100, memory=40 * 10**9)
     assert lowered == Placement(1, 0, 1, 10 * 10**9), "an estimate must not stop a run"
     assert place_workers(config, offers, 100) == Placement(16, 0, 1)

@@ -1,24 +1,71 @@
 """Labelled contact sheets: pictures in rows, each with lines of text below it.
 
-Text is never drawn over a picture, never overlaps other text and is never cut: a line that does
-not fit ends in an ellipsis, notes are wrapped. At 100 % the smallest letters are 14 pixels high.
+`lay_sheet` decides where everything goes, in pixels at 100 %. The `Sheet` that it returns is drawn
+at any scale by `Sheet.image`, or with text as text by `Sheet.vector`, so that print has sharper
+letters and pictures and the same layout. Sheets are stacked before they are drawn.
+
+Text never overlaps other text and is never cut: a line that does not fit ends in an ellipsis,
+notes are wrapped. Only a tile's ``label`` is drawn over its picture. At 100 % the smallest letters
+are 14 pixels high.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
-from cnnvis_ray.errors import RefusedError
+from cnnvis_ray.config.explanation import Pictures
+from cnnvis_ray.errors import RefusedError, did_you_mean
 from cnnvis_ray.pictures.colours import Rgb, check_background, ink_on
 from cnnvis_ray.pictures.lettering import font, line_height, shorten, width_of, wrap
 from cnnvis_ray.pictures.tiles import add_frame, fit
+from cnnvis_ray.storage import ShardFile, Store, write_bytes
 
 CAPTION_PIXELS = 14
 TITLE_PIXELS = 24
 NOTE_PIXELS = 16
 MARGIN = 12  # pixels around the sheet and between tiles
 NARROWEST = 64  # pixels of a column, so that a caption of eight letters fits
+POINTS = 0.75  # of a pixel at 100 %: 96 pixels per inch
+# Kinds of sheets and their tiles per row; None fits the number of tiles.
+SHEETS: dict[str, int | None] = {
+    "pictures": None,
+    "channels": 8,
+    "occluded": None,
+    "classes": 8,
+    "examples": 5,
+    "weights": 16,
+}
+
+
+def columns_of(look: Pictures, kind: str) -> int | None:
+    """Return a kind of sheet's tiles per row; None fits the number of tiles."""
+    return look.columns.get(kind, SHEETS[kind])
+
+
+def check_look(look: Pictures) -> None:
+    """Check what a configuration alone cannot: colours, colour maps and kinds of sheets.
+
+    Raises:
+        RefusedError: one is unknown, with what is near.
+    """
+    from matplotlib import colormaps
+
+    check_background(look.background)
+    for name in look.columns:
+        if name not in SHEETS:
+            hint = did_you_mean(name, SHEETS)
+            known = ", ".join(SHEETS)
+            raise RefusedError(f"pictures.columns: no kind {name!r}{hint} (known: {known})")
+    for key, name in (("heat", look.heat), ("channels", look.channels)):
+        if name not in colormaps and (key, name) != ("heat", "auto"):
+            hint = did_you_mean(name, colormaps)
+            raise RefusedError(
+                f"pictures.{key}: matplotlib has no colours {name!r}{hint}; use one like viridis, "
+                "gray, Reds or RdBu_r"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +77,14 @@ class Tile:
         captions: the lines below it.
         words: what stands inside a tile without an image.
         frame: colour of a border, `None` for no border.
+        label: what is written on it, in its upper left corner.
     """
 
     image: Image.Image | None
     captions: tuple[str, ...] = ()
     words: str = ""
     frame: Rgb | None = None
+    label: str = ""
 
 
 def text_tile(words: str, captions: tuple[str, ...] = ()) -> Tile:
@@ -44,29 +93,150 @@ def text_tile(words: str, captions: tuple[str, ...] = ()) -> Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Where everything on a sheet goes, pixels."""
+class Shown:
+    """A picture in its box; all sizes are pixels at 100 %."""
 
-    columns: int
-    rows: int
-    side: int
-    cell_width: int
-    cell_height: int
-    heading: tuple[tuple[str, int], ...]
+    left: int
     top: int
+    width: int
+    height: int
+    image: Image.Image
+    frame: Rgb | None
 
-    def size(self) -> tuple[int, int]:
-        """Return the sheet's width and height."""
-        width = MARGIN + self.columns * (self.cell_width + MARGIN)
-        return width, self.top + self.rows * self.cell_height
+    def paste(self, drawn: Image.Image, scale: int) -> None:
+        """Draw it."""
+        size = (self.width * scale, self.height * scale)
+        shown = self.image
+        if shown.size != size:
+            shown = fit(shown, max(size), enlarge=True).resize(size, Image.Resampling.LANCZOS)
+        drawn.paste(add_frame(shown, self.frame), (self.left * scale, self.top * scale))
 
-    def corner(self, index: int) -> tuple[int, int]:
-        """Return the top left pixel of a cell."""
-        row, column = divmod(index, self.columns)
-        return (
-            MARGIN + column * (self.cell_width + MARGIN),
-            self.top + row * self.cell_height,
-        )
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of text, from its top left corner."""
+
+    left: int
+    top: int
+    text: str
+    size: int
+    ink: Rgb
+
+    def paste(self, drawn: Image.Image, scale: int) -> None:
+        """Draw it."""
+        corner = (self.left * scale, self.top * scale)
+        ImageDraw.Draw(drawn).text(corner, self.text, self.ink, font(self.size * scale))
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An outlined square, or a filled one with round corners."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    outline: Rgb | None = None
+    fill: Rgb | None = None
+    radius: int = 0
+
+    def paste(self, drawn: Image.Image, scale: int) -> None:
+        """Draw it."""
+        left, top = self.left * scale, self.top * scale
+        box = (left, top, left + self.width * scale - 1, top + self.height * scale - 1)
+        draw = ImageDraw.Draw(drawn)
+        draw.rounded_rectangle(box, self.radius * scale, self.fill, self.outline, width=scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What is where on a sheet, pixels at 100 %, in the order of drawing."""
+
+    width: int
+    height: int
+    paper: Rgb
+    items: tuple[Shown | Line | Box, ...]
+
+    def image(self, scale: int = 1) -> Image.Image:
+        """Draw it as pixels."""
+        drawn = Image.new("RGB", (self.width * scale, self.height * scale), self.paper)
+        for item in self.items:
+            item.paste(drawn, scale)
+        return drawn
+
+    def png(self, scale: int = 1) -> bytes:
+        """Draw it as a PNG file."""
+        buffer = io.BytesIO()
+        self.image(scale).save(buffer, "PNG", compress_level=3)
+        return buffer.getvalue()
+
+    def vector(self, kind: str) -> bytes:
+        """Draw it as a PDF or SVG file: text is text, pictures have all their pixels.
+
+        Args:
+            kind: ``pdf`` or ``svg``.
+        """
+        import matplotlib
+        from matplotlib.figure import Figure
+        from matplotlib.font_manager import FontProperties
+        from matplotlib.patches import FancyBboxPatch
+
+        inches = (self.width * POINTS / 72, self.height * POINTS / 72)
+        figure = Figure(figsize=inches, facecolor=ratio(self.paper))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
+        axes.axis("off")
+        with tempfile.NamedTemporaryFile(suffix=".ttf") as file:
+            file.write(font(CAPTION_PIXELS).font_bytes)
+            file.flush()
+            for item in self.items:
+                if isinstance(item, Line):
+                    letters = FontProperties(fname=file.name, size=item.size * POINTS)
+                    base = item.top + font(item.size).getmetrics()[0]
+                    axes.text(item.left, base, item.text, color=ratio(item.ink), font=letters)
+                    continue
+                right, bottom = item.left + item.width, item.top + item.height
+                if isinstance(item, Shown):
+                    extent = (item.left, right, bottom, item.top)
+                    framed = add_frame(item.image, item.frame)
+                    axes.imshow(framed, extent=extent, aspect="auto", interpolation="none")
+                    continue
+                style = f"round,pad=0,rounding_size={item.radius}" if item.radius else "square,pad=0"
+                edge, face = (ratio(c) if c else "none" for c in (item.outline, item.fill))
+                corner = (item.left, item.top)
+                patch = FancyBboxPatch(corner, item.width, item.height, style)
+                patch.set(edgecolor=edge, facecolor=face, linewidth=POINTS)
+                axes.add_patch(patch)
+            axes.set(xlim=(0, self.width), ylim=(self.height, 0))
+            buffer = io.BytesIO()
+            settings = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "cnnvis"}
+            dated = {"pdf": "CreationDate", "svg": "Date"}[kind]  # the same sheet, the same bytes
+            with matplotlib.rc_context(settings):
+                figure.savefig(buffer, format=kind, metadata={dated: None})
+        return buffer.getvalue()
+
+
+def ratio(colour: Rgb) -> tuple[float, ...]:
+    """Return a colour as matplotlib takes it."""
+    return tuple(value / 255 for value in colour)
+
+
+def stack(sheets: Sequence[Sheet], across: bool = False) -> Sheet:
+    """Put sheets one below another, or side by side."""
+    items: list[Shown | Line | Box] = []
+    left = top = width = height = 0
+    for sheet in sheets:
+        moved = (replace(one, left=one.left + left, top=one.top + top) for one in sheet.items)
+        items.extend(moved)
+        width, height = max(width, left + sheet.width), max(height, top + sheet.height)
+        left, top = (width, 0) if across else (0, height)
+    return Sheet(width, height, sheets[0].paper, tuple(items))
+
+
+def write_sheet(store: Store, stem: str, sheet: Sheet, look: Pictures) -> Iterator[ShardFile]:
+    """Write a sheet as ``STEM.png``, and for print as the configuration asks."""
+    yield write_bytes(store, f"{stem}.png", sheet.png(2 if look.print == "png2x" else 1))
+    if look.print in ("pdf", "svg"):
+        yield write_bytes(store, f"{stem}.{look.print}", sheet.vector(look.print))
 
 
 def draw_sheet(
@@ -77,11 +247,23 @@ def draw_sheet(
     title: str = "",
     notes: Sequence[str] = (),
 ) -> Image.Image:
-    """Draw tiles in rows, in the order given.
+    """Draw the sheet of `lay_sheet` as pixels."""
+    return lay_sheet(tiles, columns, side, background, title, notes).image()
+
+
+def lay_sheet(
+    tiles: Sequence[Tile],
+    columns: int,
+    side: int = 128,
+    background: str = "black",
+    title: str = "",
+    notes: Sequence[str] = (),
+) -> Sheet:
+    """Lay tiles out in rows, in the order given.
 
     Args:
         tiles: what to show.
-        columns: tiles a row; fewer tiles make a narrower sheet.
+        columns: tiles per row; fewer tiles make a narrower sheet.
         side: of the square that a picture fits, pixels; larger ones shrink, tiny ones grow.
         background: a colour by name or as #rrggbb.
         title: one line above all.
@@ -93,78 +275,52 @@ def draw_sheet(
     if not tiles or columns < 1:
         raise RefusedError(f"a sheet needs tiles and columns, there are {len(tiles)} x {columns}")
     paper = check_background(background)
-    plan = lay_out(tiles, columns, side, title, notes)
-    sheet = Image.new("RGB", plan.size(), paper)
-    draw_heading(sheet, plan, ink_on(paper))
-    for index, tile in enumerate(tiles):
-        draw_tile(sheet, tile, plan.corner(index), plan, ink_on(paper))
-    return sheet
-
-
-def lay_out(
-    tiles: Sequence[Tile], columns: int, side: int, title: str, notes: Sequence[str]
-) -> Plan:
-    """Measure a sheet."""
     columns = min(columns, len(tiles))
     cell_width = max(side, NARROWEST)
-    width = columns * (cell_width + MARGIN) - MARGIN
-    heading = [(line, TITLE_PIXELS) for line in wrap(title, width, font(TITLE_PIXELS))]
-    heading += [
-        (line, NOTE_PIXELS) for note in notes for line in wrap(note, width, font(NOTE_PIXELS))
-    ]
-    most_lines = max(len(tile.captions) for tile in tiles)
-    return Plan(
-        columns,
-        rows=-(-len(tiles) // columns),
-        side=side,
-        cell_width=cell_width,
-        cell_height=side + most_lines * line_height(font(CAPTION_PIXELS)) + MARGIN,
-        heading=tuple(heading),
-        top=MARGIN + sum(line_height(font(size)) for _, size in heading),
-    )
-
-
-def draw_heading(sheet: Image.Image, plan: Plan, ink: Rgb) -> None:
-    """Write title and notes."""
-    draw = ImageDraw.Draw(sheet)
+    width = MARGIN + columns * (cell_width + MARGIN)
+    ink = ink_on(paper)
+    items: list[Shown | Line | Box] = []
     top = MARGIN // 2
-    for line, size in plan.heading:
-        draw.text((MARGIN, top), line, font=font(size), fill=ink)
-        top += line_height(font(size))
+    for size, texts in ((TITLE_PIXELS, [title]), (NOTE_PIXELS, notes)):
+        for line in (part for text in texts for part in wrap(text, width - 2 * MARGIN, font(size))):
+            items.append(Line(MARGIN, top, line, size, ink))
+            top += line_height(font(size))
+    top += MARGIN // 2
+    most_lines = max(len(tile.captions) for tile in tiles)
+    cell_height = side + most_lines * line_height(font(CAPTION_PIXELS)) + MARGIN
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        corner = (MARGIN + column * (cell_width + MARGIN), top + row * cell_height)
+        items.extend(lay_tile(tile, corner, side, cell_width, ink))
+    return Sheet(width, top + -(-len(tiles) // columns) * cell_height, paper, tuple(items))
 
 
-def draw_tile(
-    sheet: Image.Image, tile: Tile, corner: tuple[int, int], plan: Plan, ink: Rgb
-) -> None:
-    """Draw one picture, or the words in its place, and the captions below."""
+def lay_tile(
+    tile: Tile, corner: tuple[int, int], side: int, cell_width: int, ink: Rgb
+) -> Iterator[Shown | Line | Box]:
+    """Lay out one picture, or the words in its place, its label, and the captions below."""
     left, top = corner
-    draw = ImageDraw.Draw(sheet)
+    across = left + (cell_width - side) // 2
+    letters = font(CAPTION_PIXELS)
     if tile.image is None:
-        draw_words(draw, tile, corner, plan, ink)
+        yield Box(across, top, side, side, outline=tile.frame or ink)
+        most = max(1, (side - 8) // line_height(letters))
+        lines = wrap(tile.words, side - 8, letters)[:most]
+        down = top + (side - len(lines) * line_height(letters)) // 2
     else:
-        shown = add_frame(fit(tile.image.convert("RGB"), plan.side, enlarge=False), tile.frame)
-        across = left + (plan.cell_width - shown.width) // 2
-        sheet.paste(shown, (across, top + (plan.side - shown.height) // 2))
-    letters = font(CAPTION_PIXELS)
-    for number, caption in enumerate(tile.captions):
-        line = shorten(caption, plan.cell_width, letters)
-        across = left + (plan.cell_width - width_of(line, letters)) // 2
-        down = top + plan.side + number * line_height(letters)
-        draw.text((across, down), line, font=letters, fill=ink)
-
-
-def draw_words(
-    draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], plan: Plan, ink: Rgb
-) -> None:
-    """Draw an outlined square with words in its middle."""
-    left, top = corner
-    start = left + (plan.cell_width - plan.side) // 2
-    box = (start, top, start + plan.side - 1, top + plan.side - 1)
-    draw.rectangle(box, outline=tile.frame or ink, width=1)
-    letters = font(CAPTION_PIXELS)
-    room = (plan.side - 8) // line_height(letters)
-    lines = wrap(tile.words, plan.side - 8, letters)[: max(1, room)]
-    down = top + (plan.side - len(lines) * line_height(letters)) // 2
-    for number, line in enumerate(lines):
-        across = start + (plan.side - width_of(line, letters)) // 2
-        draw.text((across, down + number * line_height(letters)), line, font=letters, fill=ink)
+        lines, down = [], top
+        image = tile.image.convert("RGB")
+        width, height = fit(image, side, enlarge=False).size
+        across += (side - width) // 2
+        yield Shown(across, top + (side - height) // 2, width, height, image, tile.frame)
+    if tile.label:
+        text = shorten(tile.label, side - 16, letters)
+        size = (width_of(text, letters) + 12, line_height(letters) + 4)
+        yield Box(across + 4, top + 4, *size, fill=ink, radius=size[1] // 2)
+        paper = ink_on(ink)
+        yield Line(across + 10, top + 6, text, CAPTION_PIXELS, paper)
+    captions = [shorten(caption, cell_width, letters) for caption in tile.captions]
+    for start, texts in ((down, lines), (top + side, captions)):
+        for number, text in enumerate(texts):
+            middle = left + (cell_width - width_of(text, letters)) // 2
+            yield Line(middle, start + number * line_height(letters), text, CAPTION_PIXELS, ink)

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from cnnvis_ray import __version__
@@ -312,7 +313,6 @@ def do_audit(parsed: argparse.Namespace) -> None:
 def do_show(parsed: argparse.Namespace) -> None:
     """Print where to look and open the report."""
     import webbrowser
-    from pathlib import Path
 
     from cnnvis_ray.stages.status import show
 
@@ -337,7 +337,11 @@ def do_layers(parsed: argparse.Namespace) -> None:
 
 
 def command() -> None:
-    """Run the command ``cnnvis`` and end the process."""
+    """Run the command ``cnnvis`` and end the process.
+
+    A user's own network lies in the working directory, where ``python -m`` would look too.
+    """
+    sys.path.insert(0, str(Path.cwd()))
     leave(main())
 
 

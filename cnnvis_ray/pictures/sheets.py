@@ -11,7 +11,7 @@ are 14 pixels high.
 
 import io
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
@@ -200,7 +200,9 @@ class Sheet:
                     framed = add_frame(item.image, item.frame)
                     axes.imshow(framed, extent=extent, aspect="auto", interpolation="none")
                     continue
-                style = f"round,pad=0,rounding_size={item.radius}" if item.radius else "square,pad=0"
+                style = (
+                    f"round,pad=0,rounding_size={item.radius}" if item.radius else "square,pad=0"
+                )
                 edge, face = (ratio(c) if c else "none" for c in (item.outline, item.fill))
                 corner = (item.left, item.top)
                 patch = FancyBboxPatch(corner, item.width, item.height, style)
@@ -282,7 +284,9 @@ def lay_sheet(
     items: list[Shown | Line | Box] = []
     top = MARGIN // 2
     for size, texts in ((TITLE_PIXELS, [title]), (NOTE_PIXELS, notes)):
-        for line in (part for text in texts for part in wrap(text, width - 2 * MARGIN, font(size))):
+        for line in (
+            part for text in texts for part in wrap(text, width - 2 * MARGIN, font(size))
+        ):
             items.append(Line(MARGIN, top, line, size, ink))
             top += line_height(font(size))
     top += MARGIN // 2

@@ -67,7 +67,11 @@ class Control(nn.Module):
             layers += [nn.Conv2d(before, after, kernel, stride), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(1024, 100), nn.ReLU(), nn.Linear(100, 1)
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(1024, 100),
+            nn.ReLU(),
+            nn.Linear(100, 1),
         )
 
     def forward(self, batch: Tensor) -> Tensor:

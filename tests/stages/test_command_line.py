@@ -150,3 +150,19 @@ def test_a_python_without_the_project_s_packages_ends_in_one_line(tmp_path: Path
         assert done.returncode == 2
         (line,) = done.stderr.splitlines()
         assert "activate" in line and sys.executable in line
+
+
+def test_a_network_of_one_s_own_lies_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also for the installed command, whose ``sys.path`` starts with the folder of commands."""
+    (tmp_path / "network_of_mine.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 5, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cnnvis", "layers", "network_of_mine:build"])
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    with pytest.raises(SystemExit) as ended:
+        cli.command()
+    assert ended.value.code == 0
+    assert "Conv2d" in capsys.readouterr().out

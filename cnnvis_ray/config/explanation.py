@@ -36,8 +36,8 @@ class Explain(Section):
     )
     stride: Auto | Annotated[Count, Field(le=100_000)] = Field(
         default="auto",
-        description="pixels between squares; auto: half of patch, so that they overlap (a run with "
-        "heat maps keeps the stride that they have)",
+        description="pixels between squares; auto: half of patch, so that they overlap (heat "
+        "maps that a run has keep their stride)",
     )
     fill: Rgb = Field(default=(250, 128, 128), description="colour of the square, 0 to 255")
     cam_layer: Text | None = Field(
@@ -89,8 +89,8 @@ class Pictures(Section):
     print: Literal["png2x", "pdf", "svg"] | None = Field(
         default=None,
         json_schema_extra={SINCE: 2},
-        description="png2x: sheets at twice their size; pdf or svg: beside each sheet another with "
-        "text as text; null: neither",
+        description="png2x: sheets at twice their size; pdf or svg: beside each sheet another "
+        "whose text is text; null: neither",
     )
     columns: dict[Text, Count] = Field(
         default_factory=dict,

@@ -210,16 +210,18 @@ class Sheet:
                 axes.add_patch(patch)
             axes.set(xlim=(0, self.width), ylim=(self.height, 0))
             buffer = io.BytesIO()
-            settings = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "cnnvis"}
             dated = {"pdf": "CreationDate", "svg": "Date"}[kind]  # the same sheet, the same bytes
-            with matplotlib.rc_context(settings):
+            with matplotlib.rc_context(
+                {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "cnnvis"}
+            ):
                 figure.savefig(buffer, format=kind, metadata={dated: None})
         return buffer.getvalue()
 
 
-def ratio(colour: Rgb) -> tuple[float, ...]:
+def ratio(colour: Rgb) -> tuple[float, float, float]:
     """Return a colour as matplotlib takes it."""
-    return tuple(value / 255 for value in colour)
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255
 
 
 def stack(sheets: Sequence[Sheet], across: bool = False) -> Sheet:
@@ -260,6 +262,7 @@ def lay_sheet(
     background: str = "black",
     title: str = "",
     notes: Sequence[str] = (),
+    narrowest: int = 0,
 ) -> Sheet:
     """Lay tiles out in rows, in the order given.
 
@@ -270,6 +273,7 @@ def lay_sheet(
         background: a colour by name or as #rrggbb.
         title: one line above all.
         notes: paragraphs between title and tiles, wrapped to the sheet's width.
+        narrowest: a sheet of few tiles is at least so wide, pixels.
 
     Raises:
         RefusedError: there are no tiles or no columns, or the background is not a colour.
@@ -279,7 +283,7 @@ def lay_sheet(
     paper = check_background(background)
     columns = min(columns, len(tiles))
     cell_width = max(side, NARROWEST)
-    width = MARGIN + columns * (cell_width + MARGIN)
+    width = max(MARGIN + columns * (cell_width + MARGIN), narrowest)
     ink = ink_on(paper)
     items: list[Shown | Line | Box] = []
     top = MARGIN // 2
@@ -315,14 +319,14 @@ def lay_tile(
         lines, down = [], top
         image = tile.image.convert("RGB")
         width, height = fit(image, side, enlarge=False).size
-        across += (side - width) // 2
-        yield Shown(across, top + (side - height) // 2, width, height, image, tile.frame)
+        across, above = across + (side - width) // 2, top + (side - height) // 2
+        yield Shown(across, above, width, height, image, tile.frame)
     if tile.label:
-        text = shorten(tile.label, side - 16, letters)
-        size = (width_of(text, letters) + 12, line_height(letters) + 4)
-        yield Box(across + 4, top + 4, *size, fill=ink, radius=size[1] // 2)
-        paper = ink_on(ink)
-        yield Line(across + 10, top + 6, text, CAPTION_PIXELS, paper)
+        text = shorten(tile.label, side - 24, letters)
+        size = (width_of(text, letters) + 16, line_height(letters) + 4)
+        above = top + 4 if tile.image is None else above + 4
+        yield Box(across + 4, above, *size, fill=ink_on(ink), outline=ink, radius=size[1] // 2)
+        yield Line(across + 12, above + 2, text, CAPTION_PIXELS, ink)
     captions = [shorten(caption, cell_width, letters) for caption in tile.captions]
     for start, texts in ((down, lines), (top + side, captions)):
         for number, text in enumerate(texts):

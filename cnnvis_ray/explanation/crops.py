@@ -18,7 +18,7 @@ from cnnvis_ray.network import Layer, Preprocess
 Box = tuple[float, float, float, float]
 LONGEST = 160  # pixels of a stored crop: larger than a card's tile at 100 %
 QUALITY = 90
-DARKER = 5  # what a masked pixel is divided by
+DARKER = 4  # what a masked pixel is divided by
 CROPS = pa.schema(
     [
         ("channel", pa.int32()),

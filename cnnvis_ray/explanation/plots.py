@@ -141,7 +141,7 @@ def draw_kernels(
         f"{scale}" + ("; mean over the inputs" if colour and grey else "")
     ]
     columns = look.columns.get("weights", COLUMNS if colour else inputs)
-    side = max(SIDE, min(4 * SIDE, SIDE * COLUMNS // columns))
+    side = max(SIDE, min(2 * SIDE, SIDE * COLUMNS // columns))
     return lay_sheet(tiles, columns, side, look.background, f"{name}: weights", notes)
 
 

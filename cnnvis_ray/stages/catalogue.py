@@ -80,7 +80,9 @@ def write_catalogue(
     yield write_table(job.store, f"maximization/{name}/{layer}.parquet", table)
     title = f"{job.title_of(layer)}, {name}"
     captions = "below each: channel, percent of the images that it exceeds (p), activation"
-    notes = [f"{describe_recipe(owner.recipe)}; {captions}"]
+    notes = [describe_recipe(owner.recipe)]
+    if job.config.pictures.captions == "below":
+        notes[0] += f"; {captions}"
     look = job.config.pictures
     sheets = draw_catalogue(table, title, notes, job.class_names(layer), look)
     for number, sheet in enumerate(sheets):

@@ -39,7 +39,8 @@ def travel(arguments: Sequence[str]) -> int:
     """Run every network and compare those that could be run; return the exit code."""
     done = []
     for name, (network, layer, published) in NETWORKS.items():
-        weights = choose_weights(name, published)
+        asked = "network.weights=random" in arguments
+        weights = "random" if asked else choose_weights(name, published)
         run = str(RUNS / (f"{name}-random" if weights == "random" else name))
         sets = [f"network.name={network}", f"network.weights={weights}", f"layers=[{layer}]"]
         given = [part for each in [*sets, f"run_dir={run}"] for part in ("--set", each)]

@@ -1,7 +1,7 @@
 """Writes the pictures of seeds.md from runs of the recipes: python docs/make_pictures.py RUNS.
 
 RUNS holds the runs animals, maximization, occlusion, image_set and journey/NAME, the first of
-which has the comparison. Which photos and weights they were made with stands in seeds.md.
+which has the comparison. seeds.md states which weights they were made with.
 """
 
 import sys

@@ -94,12 +94,15 @@ def draw_overview(
     """
     paper = check_background(look.background)
     rows = [[Tile(tile_of(to_image(pixels)), ("the network's input", label or ""))]]
-    if heats or mask:
+    masks = mask.tiles(pixels, paper) if mask else []
+    if not heats:
+        rows[0] += masks
+    else:
         colours = "yellow, or red where blue is against it" if look.heat == "auto" else look.heat
-        words = f"for what is explained: {colours}; bar: range, zero" if heats else ""
+        words = f"for what is explained: {colours}; bar: range, zero"
         rows += [[text_tile("colours over the image")], [text_tile(words)]]
-    for row, tile in zip(rows, mask.tiles(pixels, paper) if mask else (), strict=False):
-        row.append(tile)
+        for row, tile in zip(rows, masks, strict=False):
+            row.append(tile)
     for method, heat in heats.items():
         name = method.replace("_", " ")
         if heat.is_flat:

@@ -11,6 +11,7 @@ are 14 pixels high.
 
 import io
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,7 @@ TITLE_PIXELS = 24
 NOTE_PIXELS = 16
 MARGIN = 12  # pixels around the sheet and between tiles
 NARROWEST = 64  # pixels of a column, so that a caption of eight letters fits
+FAMILY = ["Aileron", "Helvetica", "Arial", "sans-serif"]  # Pillow's, which a file carries
 POINTS = 0.75  # of a pixel at 100 %: 96 pixels per inch
 # Kinds of sheets and their tiles per row; None fits the number of tiles.
 SHEETS: dict[str, int | None] = {
@@ -103,13 +105,17 @@ class Shown:
     image: Image.Image
     frame: Rgb | None
 
-    def paste(self, drawn: Image.Image, scale: int) -> None:
-        """Draw it."""
+    def resized(self, scale: int) -> Image.Image:
+        """Return the picture in its size at some scale, with its frame."""
         size = (self.width * scale, self.height * scale)
         shown = self.image
         if shown.size != size:
             shown = fit(shown, max(size), enlarge=True).resize(size, Image.Resampling.LANCZOS)
-        drawn.paste(add_frame(shown, self.frame), (self.left * scale, self.top * scale))
+        return add_frame(shown, self.frame)
+
+    def paste(self, drawn: Image.Image, scale: int) -> None:
+        """Draw it."""
+        drawn.paste(self.resized(scale), (self.left * scale, self.top * scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,15 +196,17 @@ class Sheet:
             file.flush()
             for item in self.items:
                 if isinstance(item, Line):
-                    letters = FontProperties(fname=file.name, size=item.size * POINTS)
+                    letters = FontProperties(
+                        family=FAMILY, fname=file.name, size=item.size * POINTS
+                    )
                     base = item.top + font(item.size).getmetrics()[0]
                     axes.text(item.left, base, item.text, color=ratio(item.ink), font=letters)
                     continue
                 right, bottom = item.left + item.width, item.top + item.height
                 if isinstance(item, Shown):
                     extent = (item.left, right, bottom, item.top)
-                    framed = add_frame(item.image, item.frame)
-                    axes.imshow(framed, extent=extent, aspect="auto", interpolation="none")
+                    image = item.image if item.frame is None else item.resized(2)
+                    axes.imshow(image, extent=extent, aspect="auto", interpolation="none")
                     continue
                 style = (
                     f"round,pad=0,rounding_size={item.radius}" if item.radius else "square,pad=0"
@@ -215,7 +223,12 @@ class Sheet:
                 {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "cnnvis"}
             ):
                 figure.savefig(buffer, format=kind, metadata={dated: None})
-        return buffer.getvalue()
+        if kind == "pdf":
+            return buffer.getvalue()
+        carried = b64encode(font(CAPTION_PIXELS).font_bytes).decode()
+        face = f"@font-face{{font-family:{FAMILY[0]};src:url(data:font/ttf;base64,{carried})}}"
+        text = buffer.getvalue().decode()
+        return text.replace("<defs>", f"<defs><style>{face}</style>", 1).encode()
 
 
 def ratio(colour: Rgb) -> tuple[float, float, float]:

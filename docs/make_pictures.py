@@ -22,7 +22,7 @@ PICTURES: dict[str, tuple[tuple[str, ...], int | None, int]] = {
             "maximization/maximization/default/sheets/features.6-000.png",
         ),
         None,
-        634,
+        622,
     ),
     "seeds-occlusion": (("occlusion/explanation/images/*[!d].png",), 1300, 600),
     "seeds-occluded": (("occlusion/explanation/images/*-occluded.png",), None, 1000),
@@ -35,7 +35,6 @@ PICTURES: dict[str, tuple[tuple[str, ...], int | None, int]] = {
         None,
         600,
     ),
-    "seeds-image-set": (("image_set/mosaic/features.4-scatter.png",), None, 1000),
 }
 ACROSS = {"seeds-weights"}
 

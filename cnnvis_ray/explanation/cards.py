@@ -137,18 +137,7 @@ def build_cards(
     ordered = statistics.sort_by("channel")
     shown = [one for unit in by_unit(ordered, channels).values() for one in unit]
     places = {(one.channel, one.rank): find_place(layer, one, side) for one in shown}
-    ranked: dict[int, list[tuple[int, Crop]]] = {}
-    for table in crops:
-        for row in table.to_pylist():
-            place = places.get((row["channel"], row["rank"]))
-            crop = Crop(
-                key=row["key"],
-                value=row["value"],
-                whole_image=row["whole_image"],
-                crop=row["crop"],
-                place=None if place is None else share_of(place, row),
-            )
-            ranked.setdefault(row["channel"], []).append((row["rank"], crop))
+    ranked = rank_crops(crops, places)
     found: dict[int, dict[str, object]] = {}
     if pictures is not None:
         columns = ["channel", "picture", "activation", "status", "percentile"]
@@ -177,11 +166,30 @@ def build_cards(
                 else selectivity[channel],
                 "classes": [] if means is None else means.strongest(channel),
                 "histogram": histogram[channel],
-                "crops": [crop for _, crop in sorted(ranked.get(channel, []), key=itemgetter(0))],
+                "crops": ranked.get(channel, []),
                 "mean_histogram": mean_histogram[channel],
             }
         )
     return pa.Table.from_pylist(rows, schema=CARDS)
+
+
+def rank_crops(
+    crops: Iterable[pa.Table], places: Mapping[tuple[int, int], Box | None]
+) -> dict[int, list[Crop]]:
+    """Return the crops of each channel, best first, with places by channel and rank."""
+    ranked: dict[int, list[Crop]] = {}
+    rows = (row for table in crops for row in table.to_pylist())
+    for row in sorted(rows, key=itemgetter("rank")):
+        place = places.get((row["channel"], row["rank"]))
+        crop = Crop(
+            key=row["key"],
+            value=row["value"],
+            whole_image=row["whole_image"],
+            crop=row["crop"],
+            place=None if place is None else share_of(place, row),
+        )
+        ranked.setdefault(row["channel"], []).append(crop)
+    return ranked
 
 
 def share_of(place: Box, row: Mapping[str, int]) -> list[float]:

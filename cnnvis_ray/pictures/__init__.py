@@ -1,6 +1,7 @@
 """Pictures of many images: mosaics of an embedding and labelled contact sheets. No torch."""
 
 from cnnvis_ray.pictures.colours import ClassColours, Rgb, check_background, class_colours
+from cnnvis_ray.pictures.drawing import Sheet, stack, write_sheet
 from cnnvis_ray.pictures.layouts import (
     grid_places,
     grid_quality,
@@ -27,15 +28,12 @@ from cnnvis_ray.pictures.pyramid import (
     write_description,
 )
 from cnnvis_ray.pictures.sheets import (
-    Sheet,
     Tile,
     check_look,
     columns_of,
     draw_sheet,
     lay_sheet,
-    stack,
     text_tile,
-    write_sheet,
 )
 
 __all__ = [

@@ -72,7 +72,7 @@ def write_class_maps(job: Job, setup: ExplanationSetup, summary: Summary) -> Non
     labels = job.image_labels()
     digest = hashlib.sha256(json.dumps([digest_files(files), labels]).encode()).hexdigest()
     look = job.config.pictures
-    recipe = look_recipe(look, ("classes",), {"captions", "crops", "channels", "first_channel"})
+    recipe = look_recipe(look, ("classes",), "heat")
 
     def build() -> Written:
         shards = (read_table(job.store, file.path) for file in files)
@@ -100,8 +100,7 @@ def write_examples(job: Job) -> None:
     if len(shown) < 2:
         return
     look = job.config.pictures
-    outside = {"captions", "crops", "heat", "channels", "first_channel"}
-    recipe = look_recipe(look, ("examples",), outside)
+    recipe = look_recipe(look, ("examples",))
 
     def build() -> Written:
         thumbnails = read_thumbnails(job, set(shown.values()))
@@ -146,7 +145,7 @@ def write_cards(job: Job, layer: Layer) -> bool:
         job.image_labels(),
         str(job.config.explain.channels),
     ]
-    look = look_recipe(job.config.pictures, (), {"captions", "heat", "channels", "first_channel"})
+    look = look_recipe(job.config.pictures, (), "crops")
     catalogue = job.config.maximize.name
     if catalogue != "default" and pictures is not None:
         look = {**look, "catalogue": catalogue}
@@ -253,9 +252,7 @@ def write_weights(job: Job, layers: Sequence[Layer]) -> None:
         "weights": job.vision.network.state_hash,
         "scale": explain.scale,
         **recipe_of(explain, outside),
-        **look_recipe(
-            look, ("weights",), {"captions", "crops", "heat", "channels", "first_channel"}
-        ),
+        **look_recipe(look, ("weights",)),
     }
     inputs = ledger.fingerprint(recipe)
     convolutions = [layer for layer in job.vision.table.layers if layer.kind == "Conv2d"]

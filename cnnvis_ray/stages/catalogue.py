@@ -46,8 +46,7 @@ class Catalogues:
             }
             if main_term(recipe)[0] == "class":  # the version before left its percentile out
                 digests["percentile"] = "of the logit"
-            outside = {"crops", "heat", "channels", "first_channel"}
-            digests |= look_recipe(self.job.config.pictures, ("pictures",), outside)
+            digests |= look_recipe(self.job.config.pictures, ("pictures",), "captions")
             wanted = Pass("catalogue", {}, (layer,), ledger.fingerprint(digests), owner.subject)
             build = partial(write_catalogue, self.job, owner, files, recipe)
             name = f"{owner.subject}/{layer}"
@@ -90,16 +89,15 @@ def write_catalogue(
         yield from write_sheet(job.store, stem, sheet, look)
 
 
-def look_recipe(
-    look: Pictures, sheets: Collection[str], exclude: Collection[str]
-) -> ledger.Recipe:
+def look_recipe(look: Pictures, sheets: Collection[str], *keys: str) -> ledger.Recipe:
     """Return how some sheets are drawn: what differs from the defaults.
 
     Args:
         look: the section.
         sheets: kinds whose columns matter.
-        exclude: keys that do not.
+        keys: that matter, beside those of all sheets.
     """
+    exclude = set(type(look).model_fields) - {"background", "print", "columns", *keys}
     columns = {kind: number for kind, number in look.columns.items() if kind in sheets}
     own = look.model_copy(update={"columns": columns})
     return {f"pictures.{key}": value for key, value in recipe_of(own, exclude).items()}

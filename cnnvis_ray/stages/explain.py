@@ -188,7 +188,9 @@ def find_recipe(job: Job, setup: ExplanationSetup) -> ledger.Recipe:
         "kernels",
     }
     values = recipe_of(setup.explain, outside)
-    look = look_recipe(job.config.pictures, ("channels", "occluded"), {"captions", "crops"})
+    look = look_recipe(
+        job.config.pictures, ("channels", "occluded"), "heat", "channels", "first_channel"
+    )
     return {
         "root": job.root,
         **look,

@@ -18,8 +18,8 @@ from cnnvis_ray.images import open_source
 from cnnvis_ray.ledger import Pass
 from cnnvis_ray.network import build_module, resolve_network, trace_layers
 from cnnvis_ray.pictures.colours import PALETTE
-from cnnvis_ray.pictures.sheets import Line
-from cnnvis_ray.pictures.sheets import Shown as Picture
+from cnnvis_ray.pictures.drawing import Line
+from cnnvis_ray.pictures.drawing import Shown as Picture
 
 SMALL = "network.preprocess={resize: 72, crop: 64}"
 OWN = "network.preprocess=auto"  # what the network's own module states

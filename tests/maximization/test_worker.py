@@ -28,7 +28,7 @@ from cnnvis_ray.maximization import (
 from cnnvis_ray.maximization.catalogue import tile_of
 from cnnvis_ray.maximization.worker import png
 from cnnvis_ray.network import resolve_network, trace_layers
-from cnnvis_ray.pictures.sheets import Shown
+from cnnvis_ray.pictures.drawing import Shown
 from cnnvis_ray.storage import Store, read_table
 
 

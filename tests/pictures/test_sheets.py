@@ -19,8 +19,9 @@ from cnnvis_ray.pictures import (
     text_tile,
     write_sheet,
 )
+from cnnvis_ray.pictures.drawing import Shown
 from cnnvis_ray.pictures.lettering import font, plain, shorten, width_of, wrap
-from cnnvis_ray.pictures.sheets import MARGIN, Shown
+from cnnvis_ray.pictures.sheets import MARGIN
 from cnnvis_ray.storage import Store
 
 

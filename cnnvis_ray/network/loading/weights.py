@@ -240,7 +240,7 @@ def wordnet_ids(categories: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the WordNet ids of ImageNet's classes (n01440764), None for any other classes."""
     if categories != published_categories(models.ResNet50_Weights.DEFAULT):
         return None
-    from timm.data import ImageNetInfo  # slow to import, and only sheets of images need it
+    from timm.data.imagenet_info import ImageNetInfo  # slow to import; only image sheets need it
 
     known = ImageNetInfo()
     return tuple(known.index_to_label_name(index) for index in range(len(categories)))

@@ -5,10 +5,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from cnnvis_ray import __version__
-from cnnvis_ray.errors import CnnvisError, InterruptedRunError
+from cnnvis_ray.errors import CnnvisError, InterruptedRunError, RefusedError
 from cnnvis_ray.stages import VERBS
 
 # Threads that wait for one another give their core away instead of spinning: beside one other
@@ -17,6 +18,38 @@ from cnnvis_ray.stages import VERBS
 WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
 
 REPLACEABLE = ("images", "extract", "maximize", "explain", "reduce", "mosaic")
+
+# Each verb's help ends with its example.
+EXAMPLES = {
+    "run": "cnnvis run photos/ --set network.name=resnet18",
+    "extract": "cnnvis extract --config mine.yaml --set extract.pooling=max",
+    "maximize": "cnnvis maximize runs/mine --set maximize.channels=0:16",
+    "explain": "cnnvis explain runs/mine --set explain.images=64",
+    "reduce": "cnnvis reduce runs/mine --set reduce.perplexity=50 --replace reduce",
+    "mosaic": "cnnvis mosaic runs/mine --set mosaic.background=black",
+    "report": "cnnvis report runs/mine",
+    "quickstart": "cnnvis quickstart runs/quickstart --set maximize.layers=[]",
+    "init": "cnnvis init mine.yaml",
+    "plan": "cnnvis plan --config mine.yaml",
+    "place": "cnnvis place runs/mine --source tonight/ --name 2026-11-24",
+    "audit": "cnnvis audit runs/mine --layer layer4",
+    "verify": "cnnvis verify runs/mine --sweep",
+    "status": "cnnvis status runs/mine",
+    "show": "cnnvis show runs/mine",
+    "compare": "cnnvis compare runs/alexnet runs/resnet18 --layer features.*",
+    "layers": "cnnvis layers resnet50",
+}
+# A refusal that contains the words ends with the page that helps.
+PAGES = {
+    "--replace": "docs/explanation/ledger.md",
+    "hdf5": "docs/howto/hdf5.md",
+    "s3://": "docs/howto/s3.md",
+    "weights": "docs/howto/weights.md",
+    "factory": "docs/howto/network.md",
+    "gpus_per_worker": "docs/nightly.md",
+    "cluster.address": "docs/nightly.md",
+    "cnnvis init": "docs/tutorial.md",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         act(parsed)
     except CnnvisError as failure:
         return fail(str(failure), failure.exit_code)
+    except ModuleNotFoundError as missing:
+        return fail(
+            f"{sys.executable} has no module {missing.name!r}; use the Python that cnnvis_ray is "
+            "installed in (for jobs: source .venv/bin/activate before ray start)",
+            RefusedError.exit_code,
+        )
     except KeyboardInterrupt:
         return fail("interrupted; run the same command again to continue", 130)
     except BrokenPipeError:
@@ -64,7 +103,9 @@ def fail(message: str, exit_code: int) -> int:
     """Print a failure: one line, or one per refusal."""
     sys.stdout.flush()
     for line in message.splitlines() or [""]:
-        print(f"cnnvis: {' '.join(line.split())}", file=sys.stderr)
+        pages = [page for words, page in PAGES.items() if words in line]
+        help_page = f" (see {pages[0]})" if pages and exit_code == RefusedError.exit_code else ""
+        print(f"cnnvis: {' '.join(line.split())}{help_page}", file=sys.stderr)
     return exit_code
 
 
@@ -73,21 +114,27 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="cnnvis",
         description="Shows what convolutional networks see, over image sets of any size.",
+        epilog="start with: cnnvis quickstart, or cnnvis run photos/; then cnnvis show RUN. "
+        "cnnvis VERB --help ends with an example.",
     )
     top.add_argument("--version", action="version", version=f"cnnvis_ray {__version__}")
-    top.add_argument("--verbose", action="store_true", help="debug lines, one a work unit")
+    top.add_argument("--verbose", action="store_true", help="debug lines, one per work unit")
     verbs = top.add_subparsers(metavar="VERB", required=True)
     for verb, (text, _) in VERBS.items():
         add_stage(verbs, verb, text)
-    quickstart = verbs.add_parser("quickstart", help="train on digits and run every stage")
-    quickstart.add_argument("run_dir", nargs="?", default="runs/quickstart")
+    quickstart = add_verb(verbs, "quickstart", "train on digits and run every stage")
+    quickstart.add_argument(
+        "run_dir", nargs="?", default="runs/quickstart", help="where to write (%(default)s)"
+    )
     add_settings(quickstart)
     add_replace(quickstart)
     quickstart.set_defaults(act=do_quickstart)
-    init = verbs.add_parser("init", help="write a commented configuration")
-    init.add_argument("file", nargs="?", default="cnnvis.yaml")
+    init = add_verb(verbs, "init", "write a commented configuration")
+    init.add_argument(
+        "file", nargs="?", default="cnnvis.yaml", help="a new YAML file (%(default)s)"
+    )
     init.set_defaults(act=do_init)
-    plan = verbs.add_parser("plan", help="what an extraction will cost, from one probe batch")
+    plan = add_verb(verbs, "plan", "what an extraction will cost, from one probe batch")
     plan.add_argument("run_dir", nargs="?", help="a run, whose configuration is used")
     plan.add_argument("--config", help="a YAML file; see cnnvis init")
     add_settings(plan)
@@ -95,8 +142,8 @@ def parser() -> argparse.ArgumentParser:
     add_place(verbs)
     add_readers(verbs)
     add_compare(verbs)
-    layers = verbs.add_parser("layers", help="the layers of a network, in execution order")
-    layers.add_argument("name", help="torchvision's name, or package.module:factory")
+    layers = add_verb(verbs, "layers", "the layers of a network, in execution order")
+    layers.add_argument("name", help="torchvision's name, timm:NAME, or package.module:factory")
     layers.add_argument(
         "--size", type=int, help="pixels of the input's side, where no preprocess states it"
     )
@@ -105,11 +152,19 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def add_verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", verb: str, text: str
+) -> argparse.ArgumentParser:
+    """Add a verb with its help, which ends with an example."""
+    example = f"example: {EXAMPLES[verb]}" if verb in EXAMPLES else None
+    return verbs.add_parser(verb, help=text, description=text, epilog=example)
+
+
 def add_stage(
     verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", verb: str, text: str
 ) -> None:
     """Describe a verb that computes."""
-    stage = verbs.add_parser(verb, help=text, description=text)
+    stage = add_verb(verbs, verb, text)
     stage.add_argument(
         "run_dir", nargs="?", help="a run, whose configuration is used, or a folder of images"
     )
@@ -126,14 +181,14 @@ def add_stage(
 
 def add_place(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe the verbs ``place`` and ``audit``."""
-    place = verbs.add_parser("place", help="new images on a frozen map, and what changed")
+    place = add_verb(verbs, "place", "new images on a frozen map, and what changed")
     place.add_argument("run_dir", help="a run with a map, which stays as it is")
     place.add_argument("--source", required=True, help="of the new images, or the run's own")
     place.add_argument("--name", required=True, help="of the night: placed/NAME")
     add_settings(place)
     place.set_defaults(act=do_place)
-    audit = verbs.add_parser(
-        "audit", help="duplicates, wrong labels, outliers and broken classes of a run's images"
+    audit = add_verb(
+        verbs, "audit", "duplicates, wrong labels, outliers and broken classes of a run's images"
     )
     audit.add_argument("run_dir", help="a run with features")
     audit.add_argument("--layer", help="whose features are compared (default: the last)")
@@ -142,25 +197,23 @@ def add_place(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def add_readers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe the verbs that only read a run."""
-    verify = verbs.add_parser("verify", help="every file of a run against its marker")
+    verify = add_verb(verbs, "verify", "every file of a run against its marker")
     verify.add_argument("run_dir", help="a run directory")
     verify.add_argument(
         "--sweep", action="store_true", help="delete what attempts that did not win have left"
     )
     verify.set_defaults(act=do_verify)
-    status = verbs.add_parser("status", help="how far a run is, also while it is written")
+    status = add_verb(verbs, "status", "how far a run is, also while it is written")
     status.add_argument("run_dir", help="a run directory")
     status.set_defaults(act=do_status)
-    show = verbs.add_parser("show", help="where to look in a run; opens its report on a terminal")
+    show = add_verb(verbs, "show", "where to look in a run; opens its report on a terminal")
     show.add_argument("run_dir", help="a run directory")
     show.set_defaults(act=do_show)
 
 
 def add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe the verb ``compare``."""
-    compare = verbs.add_parser(
-        "compare", help="the same images through several networks or layers"
-    )
+    compare = add_verb(verbs, "compare", "the same images through several networks or layers")
     compare.add_argument("runs", nargs="+", metavar="RUN", help="a run directory")
     compare.add_argument(
         "--layer", action="append", default=[], help="a name or glob (repeatable; default: all)"
@@ -260,7 +313,6 @@ def do_audit(parsed: argparse.Namespace) -> None:
 def do_show(parsed: argparse.Namespace) -> None:
     """Print where to look and open the report."""
     import webbrowser
-    from pathlib import Path
 
     from cnnvis_ray.stages.status import show
 
@@ -285,7 +337,11 @@ def do_layers(parsed: argparse.Namespace) -> None:
 
 
 def command() -> None:
-    """Run the command ``cnnvis`` and end the process."""
+    """Run the command ``cnnvis`` and end the process.
+
+    A user's own network lies in the working directory, where ``python -m`` would look too.
+    """
+    sys.path.insert(0, str(Path.cwd()))
     leave(main())
 
 

@@ -51,6 +51,8 @@ def write_key(key: str, field: FieldInfo, value: object) -> str:
     """Return a key's lines: its default, and its description as a comment beside and below."""
     given = f"{key}: {write_yaml(list(value) if isinstance(value, tuple) else value, flow=True)}"
     comment = textwrap.wrap(field.description or "", WIDTH - INDENT - 2)
-    lines = [f"{given:<{INDENT - 2}}  # {comment[0]}" if comment else given]
-    lines += [" " * INDENT + f"# {line}" for line in comment[1:]]
+    lines = [given]
+    if comment and len(given) <= INDENT - 2:
+        lines = [f"{given:<{INDENT - 2}}  # {comment.pop(0)}"]
+    lines += [" " * INDENT + f"# {line}" for line in comment]
     return "\n".join(lines) + "\n"

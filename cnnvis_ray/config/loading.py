@@ -14,6 +14,7 @@ from cnnvis_ray.config.explanation import Explain, Pictures
 from cnnvis_ray.config.faults import describe_faults
 from cnnvis_ray.config.maximization import Maximize
 from cnnvis_ray.config.sections import (
+    SINCE,
     Cluster,
     Extract,
     Images,
@@ -41,6 +42,13 @@ class Config(Section):
         description="folder of the run, or s3://bucket/prefix, gs://bucket/prefix",
     )
     seed: Seed = Field(default=0, description="of everything that is drawn at random")
+    stages: list[Text] = Field(
+        default=["extract", "reduce", "mosaic", "maximize"],
+        min_length=1,
+        json_schema_extra={SINCE: 2},
+        description="what cnnvis run goes through: extract, reduce, mosaic, maximize, explain, "
+        "report",
+    )
     images: Images = Images()
     network: Network = Network()
     layers: list[Text] = Field(

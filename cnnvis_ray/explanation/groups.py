@@ -15,7 +15,7 @@ from cnnvis_ray.explanation.image_sheets import Mask, draw_grid, draw_occluded, 
 from cnnvis_ray.explanation.methods import METHODS, Question
 from cnnvis_ray.explanation.occlusion import areas, fill_colour, squares, step_of
 from cnnvis_ray.explanation.tasks import ExplanationSetup, Wanted
-from cnnvis_ray.network import activations, top_predictions
+from cnnvis_ray.network import activations, top_predictions, wordnet_ids
 from cnnvis_ray.pictures import Sheet, stack
 
 Row = dict[str, object]
@@ -208,7 +208,11 @@ class Group:
         with torch.inference_mode():
             output = self.aimed.output(self.shown.batch)[position : position + 1]
         guesses = top_predictions(output, categories)[0]
-        named = ", ".join(f"{name} {probability:.3f}" for _, name, probability in guesses)
+        ids = wordnet_ids(tuple(categories))
+        named = ", ".join(
+            f"({ids[index]}, {name}, {probability:.3f})" if ids else f"{name} {probability:.3f}"
+            for index, name, probability in guesses
+        )
         told = [f"top {len(guesses)}: {named}", *label_note(self.images[position])]
         return ["; ".join(told), aim]
 

@@ -22,6 +22,7 @@ from cnnvis_ray.network.layers.table import Layer, LayerTable, format_table, tra
 from cnnvis_ray.network.loading.build import ResolvedNetwork, build_module
 from cnnvis_ray.network.loading.preprocess import Preprocess, from_values
 from cnnvis_ray.network.loading.resolve import resolve_network, skeleton
+from cnnvis_ray.network.loading.weights import wordnet_ids
 
 __all__ = [
     "POOLINGS",
@@ -53,4 +54,5 @@ __all__ = [
     "skeleton",
     "top_predictions",
     "trace_layers",
+    "wordnet_ids",
 ]

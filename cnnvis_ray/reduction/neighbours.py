@@ -39,6 +39,7 @@ TRAIN_PER_CELL = 40  # points per cell that the cells are found with (faiss asks
 TRAIN_ROUNDS = 10
 QUERY_ROWS = 16_384
 PIECE = 1_024  # queries that one thread searches at a time
+MOST_NUMBERS = 2**26  # of differences ranked together: 256 MiB, fewer rows where features are wide
 SPARE = 4  # neighbours found beyond those asked for, so that ranking again can exchange the last
 
 NUM_KEPT = 12
@@ -175,8 +176,9 @@ def search_index(
     indices = np.full((len(own), count), MISSING, dtype=np.int64)
     distances = np.full((len(own), count), np.inf, dtype=np.float32)
     width = min(count, found.shape[1])
-    for first in range(0, len(own), PIECE):
-        part = slice(first, first + PIECE)
+    step = max(1, min(PIECE, MOST_NUMBERS // max(1, found.shape[1] * prepared.shape[1])))
+    for first in range(0, len(own), step):
+        part = slice(first, first + step)
         near, far = rank(prepared, own[part], found[part], index.metric)
         indices[part, :width], distances[part, :width] = near[:, :width], far[:, :width]
     return indices, distances

@@ -2,12 +2,13 @@
 
 A stage is a module with ``decide(job) -> Work``. It reads and refuses and writes nothing; its
 work is done after every stage of the verb has decided. To add one: the module, and its line here.
+`run` goes through those of its stages that belong to the verbs which the key ``stages`` names.
 """
 
 VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "run": (
-        "every stage that is due: extract, reduce, mosaic, maximize",
-        ("extract", "reduce", "mosaic", "maximize", "catalogue"),
+        "all stages that the key stages names, as far as they are due",
+        ("extract", "reduce", "mosaic", "maximize", "catalogue", "explain", "report"),
     ),
     "extract": (
         "images to features, statistics, predictions and thumbnails",

@@ -55,18 +55,18 @@ def is_image_folder(path: str) -> bool:
 def configure_folder(path: str, sets: Sequence[str]) -> Config:
     """Return the configuration of a first run over a folder of photos.
 
-    The network is resnet50 unless a setting names another; the run is ``runs/NAME`` of the folder.
+    All stages, with pictures of 16 channels per layer; more are added at their own cost. The
+    network is resnet50 unless a setting names another; the run is ``runs/NAME`` of the folder.
     """
     source = str(Path(path).absolute()).replace("${", "$${")
     own = [
         f"images.source={json.dumps(source)}",
+        "stages=[extract, reduce, mosaic, maximize, explain, report]",
+        "maximize.channels='0:16'",
         "network.name=resnet50",
-        "layers=[layer1, layer4]",
     ]
-    named = any(setting.startswith("network.name=") for setting in sets)
-    layered = any(setting.startswith("layers=") for setting in sets)
-    if named and not layered:
-        own[2] = "layers=[all]"
+    if not any(setting.startswith("network") for setting in sets):
+        own.append("layers=[layer1, layer4]")
     return load_config(None, [*own, *sets], str(Path("runs") / Path(path).absolute().name))
 
 

@@ -90,7 +90,20 @@ class Explanation:
             )
 
 
-def decide(job: Job) -> Explanation:
+@dataclass(slots=True)
+class Later:
+    """An explanation of images that the same invocation extracts: due once they are there."""
+
+    job: Job
+    setup: ExplanationSetup
+    units: None = None
+
+    def do(self, session: Session, summary: Summary) -> None:
+        """Find what is due and do it; raises what `Explanation.do` raises."""
+        plan_work(self.job, self.setup).do(session, summary)
+
+
+def decide(job: Job) -> Explanation | Later:
     """Find what can be explained of this network, and what of it is due.
 
     Raises:
@@ -100,6 +113,19 @@ def decide(job: Job) -> Explanation:
     vision, config = job.vision, resolve_stride(job)
     shown = job.chosen(job.config.explain.layers)
     setup = decide_setup(config, job.images.source, vision.network, vision.table, shown)
+    if "extract" not in job.stages:
+        return plan_work(job, setup)
+    if job.config.explain.images != 0:
+        job.ledger.claim(Pass("explain", find_recipe(job, setup)), "explain" in job.replace)
+    return Later(job, setup)
+
+
+def plan_work(job: Job, setup: ExplanationSetup) -> Explanation:
+    """Claim heat maps and crops and find which of them are due.
+
+    Raises:
+        RefusedError: nothing is extracted yet, or a recipe changed.
+    """
     claims: list[Claim] = []
     tasks: list[Task] = []
     finished: dict[str, set[str]] = {}

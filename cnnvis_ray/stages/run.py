@@ -21,7 +21,7 @@ from cnnvis_ray.cluster import (
     stoppable,
 )
 from cnnvis_ray.config import Cluster, Config
-from cnnvis_ray.errors import Refusals, RefusedError
+from cnnvis_ray.errors import Refusals, RefusedError, did_you_mean
 from cnnvis_ray.ledger import Value
 from cnnvis_ray.stages import VERBS
 from cnnvis_ray.stages.job import Job, open_job
@@ -74,7 +74,7 @@ def run_verb(
         HeldError: another driver works on the run.
     """
     check_run_dir(config.run_dir)
-    stages = VERBS[verb][1]
+    stages = choose_stages(verb, config)
     store = Store(config.run_dir)
     with session(config.cluster) as opened, ledger.hold(store, snapshot, interrupt):
         job = open_job(config, stages, replace, keep or bool(replace))
@@ -89,6 +89,26 @@ def run_verb(
                 with summary.timed(stage), stoppable():
                     work.do(opened, summary)
     return last_screen(job, summary)
+
+
+def choose_stages(verb: str, config: Config) -> tuple[str, ...]:
+    """Return the stages of a verb; of ``run``, those that the configuration names.
+
+    Raises:
+        RefusedError: the configuration names a verb that is not a stage of ``run``.
+    """
+    stages = VERBS[verb][1]
+    if verb != "run":
+        return stages
+    known = [name for name in VERBS if name in stages]
+    for name in config.stages:
+        if name not in known:
+            raise RefusedError(
+                f"stages: {name!r} is not a stage of cnnvis run; use {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
+    wanted = {stage for name in config.stages for stage in VERBS[name][1]}
+    return tuple(stage for stage in stages if stage in wanted)
 
 
 def decide_all(job: Job) -> dict[str, Work]:

@@ -69,6 +69,8 @@ def show(run_dir: str) -> list[str]:
                 f"{what:10}{run.store.root}/{path}"
                 + (f" ({len(names)} entries)" if len(names) > 1 else "")
             )
+    if lines and not run.store.exists(FOLDERS["report"]):
+        lines.insert(0, f"{'report':10}not written yet: cnnvis report {run_dir}")
     if not lines:
         return [f"nothing to look at yet; continue with: cnnvis run {run_dir}"]
     return lines

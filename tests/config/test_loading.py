@@ -109,7 +109,7 @@ def test_every_fault_has_a_line() -> None:
     assert sorted(lines) == sorted(
         [
             "--set 'nonsense' is not KEY=VALUE, like extract.batch_size=16",
-            "imags: not a key; did you mean images?",
+            "imags: not a key; did you mean images or stages?",
             "extract.poolin: not a key; did you mean pooling?",
             "extract.dtype: given f8; allowed: float16 or float32",
             "mosaic.tile: given big; allowed: a whole number from 4 to 1,024",

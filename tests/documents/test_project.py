@@ -1,6 +1,8 @@
 """Project files: metadata, license, hooks, CI, and paths that documents name."""
 
+import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -90,3 +92,19 @@ def test_a_way_through_the_house_has_at_most_20_files(table: str) -> None:
     rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
     files = set(re.findall(r"`(cnnvis_ray/\S+\.py)`", rows))
     assert 10 < len(files) <= 20
+
+
+def test_the_core_uses_every_package_that_it_pulls() -> None:
+    """And imports no other: what is not a dependency belongs to an extra."""
+    modules = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "pyyaml": "yaml", "pillow": "PIL"}
+    needs = [re.split(r"[\[<>=]", need)[0] for need in PROJECT["project"]["dependencies"]]
+    expected = {modules.get(need, need) for need in needs}
+    imported = set()
+    for path in (ROOT / "cnnvis_ray").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {each.name.split(".")[0] for each in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).split(".")[0])
+    of_pydantic = {"pydantic_core", "annotated_types"}
+    assert imported - sys.stdlib_module_names - of_pydantic - {"cnnvis_ray"} == expected

@@ -4,6 +4,7 @@ Weights are random by name and the network is VGG16 itself, so layouts are those
 """
 
 import io
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,16 @@ import pytest
 from PIL import Image
 
 from cnnvis_ray.config import load_config
+from cnnvis_ray.explanation.image_sheets import CHANNEL_SIDE, OCCLUDED_SIDE, SIDE
 from cnnvis_ray.ledger import Run, open_run
+from cnnvis_ray.pictures.sheets import MARGIN
 from cnnvis_ray.stages.run import run_verb
 from tests.conftest import ROOT
 from tests.stages.conftest import without_ray, write_photos
 
 Recipe = Callable[..., Run]
+TEN_TILES = 10 * (CHANNEL_SIDE + MARGIN) + MARGIN
+IMAGE = SIDE + 2 * MARGIN
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -34,12 +39,10 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     monkeypatch.setenv("CNNVIS_STACK", str(tmp_path / "stack.h5"))
     monkeypatch.setenv("CNNVIS_SHARED", str(tmp_path))
 
-    def go(name: str, *sets: str, verbs: tuple[str, ...]) -> Run:
+    def go(name: str, *sets: str) -> Run:
         run_dir = str(tmp_path / "run")
         own = [f"run_dir={run_dir}", "network.weights=random", "extract.batch_size=4", *sets]
-        for verb in verbs:
-            config = load_config(str(ROOT / "jobs/seeds" / f"{name}.yaml"), own)
-            run_verb(verb, config)
+        run_verb("run", load_config(str(ROOT / "jobs/seeds" / f"{name}.yaml"), own))
         return open_run(run_dir)
 
     return go
@@ -55,18 +58,21 @@ def sizes(run: Run, folder: str) -> dict[str, tuple[int, int]]:
 
 
 def test_animals(recipe: Recipe) -> None:
-    run = recipe("animals", "explain.methods=[saliency]", verbs=("extract", "explain"))
+    run = recipe("animals")
     assert set(run.images(["label"])["label"].to_pylist()) == {"dog", "cat", "cow"}
     blocks = ["features.16", "features.23", "features.30", "features.4", "features.9"]
     assert run.layers() == blocks
-    assert len(sizes(run, "explanation/images")) == 10
+    sheets = sizes(run, "explanation/images")
+    assert len(sheets) == 10
+    assert {width for width, _ in sheets.values()} == {TEN_TILES + IMAGE}
+    assert list(sizes(run, "explanation")) == ["examples.png", "probe.png"]
     assert [run.table(f"explanation/probe/{layer}.parquet").num_rows for layer in blocks] == [
         1
     ] * 5
 
 
 def test_maximization(recipe: Recipe) -> None:
-    run = recipe("maximization", "maximize.steps=1", verbs=("maximize",))
+    run = recipe("maximization", "maximize.steps=1")
     for layer, side, first in (
         ("features.0", 100, 20),
         ("features.5", 110, 20),
@@ -78,14 +84,23 @@ def test_maximization(recipe: Recipe) -> None:
         assert table["channel"].to_pylist() == list(range(first, first + 10))
         with Image.open(io.BytesIO(table["picture"][0].as_py())) as picture:
             assert picture.size == (side, side)
-    assert len(sizes(run, "maximization/notebook/sheets")) == 5
+    sheets = sizes(run, "maximization/notebook/sheets")
+    assert len(sheets) == 5
+    for (width, height), side in zip(
+        (sheets[f"features.{layer}-000.png"] for layer in (0, 5, 10, 17, 24)),
+        (100, 110, 120, 140, 160),
+        strict=True,
+    ):
+        assert width == 5 * (side + MARGIN) + MARGIN
+        assert 2 * (side + MARGIN) < height < 3 * (side + MARGIN) + 100
 
 
 def test_occlusion(recipe: Recipe) -> None:
-    run = recipe("occlusion", "explain.batch_size=8", verbs=("extract", "explain"))
+    run = recipe("occlusion", "explain.batch_size=8")
     assert run.images().num_rows == 1
     sheets = sizes(run, "explanation/images")
-    assert len([name for name in sheets if name.endswith("-occluded.png")]) == 1
+    (occluded,) = (size for name, size in sheets.items() if name.endswith("-occluded.png"))
+    assert occluded[0] == 8 * (OCCLUDED_SIDE + MARGIN) + MARGIN
     (heat,) = (
         r
         for r in run.rows("explain", "explanation/heat", None).to_pylist()
@@ -95,15 +110,27 @@ def test_occlusion(recipe: Recipe) -> None:
 
 
 def test_journey(recipe: Recipe) -> None:
-    run = recipe(
-        "journey",
-        "images.limit=5",
-        "explain.methods=[saliency, grad_cam]",
-        verbs=("extract", "explain"),
-    )
+    run = recipe("journey", "images.limit=5", "explain.methods=[saliency, grad_cam]")
     assert run.layers() == ["features.0"]
-    assert len(sizes(run, "explanation/weights")) == 1
+    assert list(sizes(run, "explanation/weights")) == ["features.0-grey.png", "features.0.png"]
     assert len(sizes(run, "explanation/images")) == 1
+
+
+def test_the_journey_goes_through_all_networks(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "jobs/seeds"))
+    journey = runpy.run_path(str(ROOT / "jobs/seeds/journey.py"))
+    small = ("network.weights=random", "explain.methods=[saliency]", "images.limit=5")
+    assert journey["travel"]([part for each in small for part in ("--set", each)]) == 0
+    names = [f"{name}-random" for name in journey["NETWORKS"]]
+    assert len(names) == 7
+    runs = [open_run(f"runs/seeds/journey/{name}") for name in names]
+    shown = [list(sizes(run, "explanation/images").items()) for run in runs]
+    assert all(len(sheets) == 1 for sheets in shown)
+    (together,) = sizes(runs[0], "compare/default/images").values()
+    assert together[0] == sum(size[0] for ((_, size),) in shown)
 
 
 def test_the_image_set(recipe: Recipe) -> None:
@@ -111,7 +138,6 @@ def test_the_image_set(recipe: Recipe) -> None:
         "image_set",
         "network.preprocess={resize: 36, crop: 32}",
         "reduce.iterations=250",
-        verbs=("run",),
     )
     keys, features = run.features("features.4")
     assert (len(keys), features.shape[1]) == (200, 64 * 16 * 16)

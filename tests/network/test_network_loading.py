@@ -22,6 +22,7 @@ from cnnvis_ray.config import Network
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.network import build_module, resolve_network, skeleton, trace_layers
 from cnnvis_ray.network.loading.resolve import current_names
+from cnnvis_ray.network.loading.weights import published_categories, wordnet_ids
 
 VALUES = json.dumps({"resize": 8, "crop": 8, "mean": [0.5], "std": [0.5]})
 
@@ -512,3 +513,13 @@ def test_where_a_preprocess_comes_from_is_said(
         assert origin in resolved.preprocess_origin
         assert resolved.preprocess_origin in caplog.text
         assert f"crop {resolved.preprocess.crop}" in caplog.text
+
+
+def test_the_classes_of_imagenet_have_wordnet_ids() -> None:
+    categories = published_categories(models.ResNet50_Weights.DEFAULT)
+    ids = wordnet_ids(categories)
+    assert ids is not None
+    assert (categories[0], ids[0]) == ("tench", "n01440764")
+    assert (categories[281], ids[281]) == ("tabby", "n02123045")
+    assert ids == tuple(sorted(set(ids)))
+    assert wordnet_ids(categories[:10]) is None

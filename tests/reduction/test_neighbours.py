@@ -18,7 +18,7 @@ from cnnvis_ray.reduction import (
     search_index,
 )
 from cnnvis_ray.reduction import neighbours as module
-from cnnvis_ray.reduction.neighbours import MISSING, Metric
+from cnnvis_ray.reduction.neighbours import MISSING, Indices, Metric
 
 Array = npt.NDArray[np.floating]
 
@@ -110,3 +110,21 @@ def test_few_images_leave_places_empty(count: int) -> None:
         assert far[known:] == [np.inf] * (12 - known)
         assert set(near[:known]) <= set(ids.tolist()) and np.isfinite(far[:known]).all()
     np.testing.assert_array_equal(indices_of(ids, [table]), nearest(points, 12)[0])
+
+
+def test_wide_features_are_ranked_in_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 images of 802,816 numbers would need 57 GiB at once."""
+    points = np.random.default_rng(0).standard_normal((60, 500)).astype(np.float32)
+    whole = module.nearest(points, 20)
+    sizes = []
+    rank = module.rank
+
+    def watched(points: Array, own: Indices, found: Indices, metric: Metric) -> object:
+        sizes.append(len(own) * found.shape[1] * points.shape[1])
+        return rank(points, own, found, metric)
+
+    monkeypatch.setattr(module, "rank", watched)
+    monkeypatch.setattr(module, "MOST_NUMBERS", 50_000)
+    for one, other in zip(module.nearest(points, 20), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert max(sizes) <= 50_000

@@ -1,5 +1,7 @@
 """The command line: instant help, one line and an exit code for every failure."""
 
+import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,16 @@ import pytest
 
 from cnnvis_ray import cli
 from cnnvis_ray.config import parse_config
-from cnnvis_ray.errors import CnnvisError, HeldError, IncompleteError, InterruptedRunError
+from cnnvis_ray.errors import (
+    CnnvisError,
+    HeldError,
+    IncompleteError,
+    InterruptedRunError,
+    RefusedError,
+)
+from tests.conftest import ROOT
+
+PLACING = {"place": ["runs/mine", "--source", "x", "--name", "y"], "audit": ["runs/mine"]}
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -99,3 +110,59 @@ def test_layers_lists_aliases_and_sizes(capsys: pytest.CaptureFixture[str]) -> N
     (pool,) = [line for line in lines if "block5_pool" in line]
     for part in ("features.30", "pool5", "512", "7 x 7", "25,088"):
         assert part in pool
+
+
+def test_every_verb_s_help_has_a_line_per_argument_and_an_example_that_parses() -> None:
+    (verbs,) = (a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
+    assert set(cli.EXAMPLES) == set(verbs.choices)
+    for verb, described in verbs.choices.items():
+        assert all(action.help for action in described._actions), verb
+        command = shlex.split(cli.EXAMPLES[verb])
+        assert command[:2] == ["cnnvis", verb]
+        assert command[2:] or verb == "quickstart"
+        cli.parser().parse_args(command[1:])
+        assert cli.EXAMPLES[verb] in " ".join(described.format_help().split())
+
+
+@pytest.mark.parametrize("words", cli.PAGES)
+def test_a_refusal_names_the_page_that_helps(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(parsed: object) -> None:
+        raise RefusedError(f"it is about {words}, so it cannot work")
+
+    monkeypatch.setattr(cli, "do_layers", refuse)
+    assert f"(see {cli.PAGES[words]})" in refused(capsys, "layers", "vgg16")
+    assert (ROOT / cli.PAGES[words]).exists()
+
+
+def test_a_python_without_the_project_s_packages_ends_in_one_line(tmp_path: Path) -> None:
+    """As in a job whose `python` is the system's: ``-S`` leaves out every installed package."""
+    for script in sorted((ROOT / "jobs").glob("*.py")):
+        arguments = PLACING.get(script.stem, ["--config", str(tmp_path / "x.yaml")])
+        done = subprocess.run(
+            [sys.executable, "-S", str(script), *arguments],
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert "activate" in line and sys.executable in line
+
+
+def test_a_network_of_one_s_own_lies_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also for the installed command, whose ``sys.path`` starts with the folder of commands."""
+    (tmp_path / "network_of_mine.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 5, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cnnvis", "layers", "network_of_mine:build"])
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    with pytest.raises(SystemExit) as ended:
+        cli.command()
+    assert ended.value.code == 0
+    assert "Conv2d" in capsys.readouterr().out

@@ -16,6 +16,7 @@ import urllib.error
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 
@@ -232,6 +233,17 @@ def published_preprocess(weights: WeightsEnum) -> Preprocess:
         std=tuple(preset.std),
         interpolation=str(preset.interpolation.value),
     )
+
+
+@lru_cache
+def wordnet_ids(categories: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the WordNet ids of ImageNet's classes (n01440764), None for any other classes."""
+    if categories != published_categories(models.ResNet50_Weights.DEFAULT):
+        return None
+    from timm.data.imagenet_info import ImageNetInfo  # slow to import; only image sheets need it
+
+    known = ImageNetInfo()
+    return tuple(known.index_to_label_name(index) for index in range(len(categories)))
 
 
 def published_categories(weights: WeightsEnum) -> tuple[str, ...]:

@@ -24,22 +24,20 @@ An `audit` stage calls
    where there is nothing to show.
 """
 
+from cnnvis_ray.monitoring.calibration import draw_reference
 from cnnvis_ray.monitoring.doctor import (
     BROKEN_CLASSES,
     OUTLIERS,
-    SUSPECTS,
-    LabelCalibration,
     find_broken_classes,
     find_outliers,
-    find_suspects,
 )
 from cnnvis_ray.monitoring.drift import (
     Drift,
     LayerDrift,
     MovedChannel,
     compare_night,
-    draw_reference,
     drift_fields,
+    not_judged,
 )
 from cnnvis_ray.monitoring.duplicates import (
     DUPLICATES,
@@ -80,6 +78,7 @@ from cnnvis_ray.monitoring.placement import (
     judge_placement,
     place_images,
 )
+from cnnvis_ray.monitoring.suspects import SUSPECTS, LabelCalibration, find_suspects
 
 __all__ = [
     "BROKEN_CLASSES",
@@ -122,6 +121,7 @@ __all__ = [
     "find_suspects",
     "judge_placement",
     "nearest_rows",
+    "not_judged",
     "novelty_fields",
     "place_images",
     "split_of",

@@ -289,7 +289,7 @@ def judge(
             if not num_images
             else "no layer has a value per channel; extract with pooling mean, max or grid:K"
         )
-        return monitoring.Drift("not judged", reason, 0.01, num_images, 0, None, {}, ())
+        return monitoring.not_judged(reason, 0.01, num_images, 0)
     return monitoring.compare_night(before, after, seed=job.config.seed)
 
 

@@ -3,14 +3,15 @@
 Three figures of each channel: how far its mean lies from the reference's (`SHIFT`), how far its
 histogram does (`DISTANCE`: the largest distance of the cumulative histograms at the reference's
 quintiles), and how far the mean of its residual does (`OWN_SHIFT`: what the layer's other channels
-do not explain, see `residuals`). A layer's figure is the logarithm of the mean over the five channels
-that moved most, centred and scaled by its distribution over the drawn nights. A layer's score is its
-`OWN_SHIFT`, or one of the other two where that is higher by `HANDICAP`, centred and scaled again.
+do not explain, see `residuals`). A layer's figure is the logarithm of the mean over the five
+channels that moved most, centred and scaled by its distribution over the drawn nights. A layer's
+score is its `OWN_SHIFT`, or one of the other two where that is higher by `HANDICAP`, centred and
+scaled again.
 
-A fault moves neighbouring layers together, so a night's score is the mean of its two highest layers'.
-The threshold is one for all channels, layers and figures: where a normal distribution with the drawn
-scores' mean and deviation has `false_alarm_rate` times `DRAWN_SHARE` beyond it. It is never below
-what a share of `false_alarm_rate` of the drawn scores exceeds.
+A fault moves neighbouring layers together, so a night's score is the mean of its two highest
+layers'. The threshold is one for all channels, layers and figures: where a normal distribution
+with the drawn scores' mean and deviation has `false_alarm_rate` times `DRAWN_SHARE` beyond it. It
+is never below what a share of `false_alarm_rate` of the drawn scores exceeds.
 """
 
 from collections.abc import Mapping

@@ -6,7 +6,7 @@ states its own chance.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -87,14 +87,14 @@ class NewTop:
         channel: its index.
         value: peak activation of the night's best image.
         before: peak activation of the reference's best image.
-        row: of that image in the night.
+        image: the night's image, as it was handed in.
     """
 
     layer: str
     channel: int
     value: float
     before: float
-    row: int
+    image: int
 
 
 def find_novelty(reference: Distances, night: Distances) -> Novelty | None:
@@ -202,7 +202,7 @@ def count_cells(
 
 
 def find_new_tops(
-    layer: str, before: Distances, values: Distances, rows: Sequence[int], most: int = 24
+    layer: str, before: Distances, values: Distances, images: Sequence[int]
 ) -> tuple[NewTop, ...]:
     """List the channels that a new image excites more than any before, by relative excess.
 
@@ -210,14 +210,15 @@ def find_new_tops(
         layer: its name.
         before: largest peak of the reference, ``channel``; -inf or NaN without images.
         values: largest peak of the night, ``channel``.
-        rows: the image of the night with that peak, ``channel``.
-        most: channels to list.
+        images: the image of the night with that peak, ``channel``.
     """
     higher = np.flatnonzero(np.isfinite(before) & np.isfinite(values) & (values > before))
     excess = (values[higher] - before[higher]) / np.maximum(np.abs(before[higher]), 1e-9)
-    order = higher[np.argsort(-excess, kind="stable")][:most]
+    order = higher[np.argsort(-excess, kind="stable")]
     return tuple(
-        NewTop(layer, int(channel), float(values[channel]), float(before[channel]), rows[channel])
+        NewTop(
+            layer, int(channel), float(values[channel]), float(before[channel]), images[channel]
+        )
         for channel in order
     )
 
@@ -237,69 +238,80 @@ def collect_trends(
         most: nights to keep.
 
     Returns:
-        ``novel share``, ``smallest change``, and ``score LAYER`` over its threshold, where 1
-        is an alarm; `None` where a night has no such figure.
+        ``score`` of the night over its threshold, where 1 is an alarm, ``novel share``, ``smallest
+        change``, ``rejected share``, ``known share``, ``confidence``, and ``score LAYER``; `None`
+        where a night has no such figure.
     """
     recent = nights[-most:]
-    trends: dict[str, list[float | None]] = {"novel share": [], "smallest change": []}
+    trends: dict[str, list[float | None]] = {}
     for number, night in enumerate(recent):
-        novelty = night.get("novelty")
-        share = novelty.get("share") if isinstance(novelty, Mapping) else None
-        trends["novel share"].append(to_number(share))
-        trends["smallest change"].append(to_number(night.get("smallest_change")))
-        layers = night.get("layers")
-        for layer in layers if isinstance(layers, list) else ():
-            series = trends.setdefault(f"score {layer['layer']}", [None] * number)
-            series.append(float(layer["score"]) / float(layer["threshold"]))
+        for name, value in read_figures(night).items():
+            trends.setdefault(name, [None] * number).append(value)
         for series in trends.values():
             series.extend([None] * (number + 1 - len(series)))
     return trends
 
 
-def to_number(value: object) -> float | None:
-    """Return a number as such, `None` for anything else."""
-    return float(value) if isinstance(value, int | float) else None
+def read_figures(night: Mapping[str, object]) -> dict[str, float | None]:
+    """Return the figures of one night whose trend is of interest."""
+
+    def read(*keys: str) -> float | None:
+        value: object = night
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return float(value) if isinstance(value, int | float) else None
+
+    score, threshold = read("score"), read("threshold")
+    images, rejects, known = (
+        read("arrived", "images"),
+        read("arrived", "rejects"),
+        read("duplicates", "images"),
+    )
+    whole = (images or 0) + (rejects or 0)
+    found = {
+        "score": None if score is None or not threshold else score / threshold,
+        "novel share": read("novelty", "share"),
+        "smallest change": read("smallest_change"),
+        "rejected share": None if rejects is None or not whole else rejects / whole,
+        "known share": None if known is None or not images else known / images,
+        "confidence": read("predictions", "confidence", "median"),
+    }
+    layers = night.get("layers")
+    for layer in layers if isinstance(layers, list) else ():
+        found[f"score {layer['layer']}"] = float(layer["score"])
+    return found
 
 
-def novelty_fields(
-    novelty: Novelty | None,
-    classes: ClassCounts | None,
-    cells: Sequence[CellChange],
-    tops: Sequence[NewTop],
-    keys: Sequence[str],
-) -> dict[str, object]:
-    """Return the fields of changes.json that describe what is new, of plain types alone.
+def novelty_fields(novelty: Novelty | None, keys: Sequence[str]) -> dict[str, object] | None:
+    """Return the field of changes.json on novelty, of plain types alone.
 
     Args:
         novelty: of the night.
-        classes: of the night, by label or prediction.
-        cells: that grew or emptied.
-        tops: of all layers.
         keys: of the night's images.
     """
+    if novelty is None:
+        return None
     return {
-        "novelty": None
-        if novelty is None
-        else {
-            "share": novelty.share,
-            "expected": 1 - USUAL_SHARE,
-            "p_value": novelty.p_value,
-            "limit": novelty.limit,
-            "strangest": [
-                {"key": keys[row], "distance": float(novelty.distances[row])}
-                for row in novelty.strangest
-            ],
+        "share": novelty.share,
+        "expected": 1 - USUAL_SHARE,
+        "p_value": novelty.p_value,
+        "limit": novelty.limit,
+        "strangest": [
+            {"key": keys[row], "distance": float(novelty.distances[row])}
+            for row in novelty.strangest
+        ],
+    }
+
+
+def class_fields(classes: ClassCounts | None) -> dict[str, object] | None:
+    """Return classes of a night beside the reference, of plain types alone."""
+    if classes is None:
+        return None
+    return {
+        "p_value": classes.p_value,
+        "unknown": dict(classes.unknown),
+        "counts": {
+            name: {"images": images, "expected": expected}
+            for name, (images, expected) in classes.counts.items()
         },
-        "classes": None
-        if classes is None
-        else {
-            "p_value": classes.p_value,
-            "unknown": dict(classes.unknown),
-            "counts": {
-                name: {"images": images, "expected": expected}
-                for name, (images, expected) in classes.counts.items()
-            },
-        },
-        "cells": [asdict(change) for change in cells],
-        "new_tops": [{**asdict(top), "key": keys[top.row]} for top in tops],
     }

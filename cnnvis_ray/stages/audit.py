@@ -14,7 +14,6 @@ from PIL import Image
 from cnnvis_ray import ledger, monitoring
 from cnnvis_ray.errors import RefusedError, near
 from cnnvis_ray.ledger import Ledger, Pass, Run, by_number, digest_files, open_run
-from cnnvis_ray.stages.place import encode
 from cnnvis_ray.storage import ShardFile, read_table, write_bytes, write_table
 
 log = logging.getLogger(__name__)
@@ -106,7 +105,7 @@ def write_audit(run: Run, layer: str) -> Iterator[ShardFile]:
         counts[name] = rows_found.num_rows
         yield write_table(store, f"{FOLDER}/{name}.parquet", rows_found)
         if isinstance(picture, Image.Image):
-            yield write_bytes(store, f"{FOLDER}/{name}.png", encode(picture))
+            yield write_bytes(store, f"{FOLDER}/{name}.png", monitoring.encode(picture))
     document = {
         "layer": layer,
         "images": len(ids),

@@ -90,7 +90,7 @@ def draw_known(duplicates: pa.Table, thumbnails: Thumbnails, known: Thumbnails) 
     return draw(tiles, "Images that the run has already", note, columns=6)
 
 
-def draw_tops(tops: Sequence[Mapping[str, Any]], thumbnails: Thumbnails, usual: float) -> Picture:
+def draw_tops(tops: pa.Table, thumbnails: Thumbnails, usual: float) -> Picture:
     """Draw the images that excite a channel more than any image of the run.
 
     Args:

@@ -28,6 +28,7 @@ from cnnvis_ray.monitoring.calibration import draw_reference
 from cnnvis_ray.monitoring.doctor import (
     BROKEN_CLASSES,
     OUTLIERS,
+    fifth_distances,
     find_broken_classes,
     find_outliers,
 )
@@ -125,6 +126,7 @@ __all__ = [
     "drift_fields",
     "encode",
     "expected_new_tops",
+    "fifth_distances",
     "find_broken_classes",
     "find_duplicates",
     "find_known",

@@ -87,11 +87,9 @@ def write_audit(run: Run, layer: str) -> Iterator[ShardFile]:
     images = monitoring.Images(ids, table["key"].to_pylist(), labels, thumbnails)
     directions = monitoring.standardize(features)
     neighbours = monitoring.nearest_rows(directions)
-    cosines = np.einsum("nd,nkd->nk", directions, directions[neighbours])
-    fifths = 1 - cosines[:, min(4, cosines.shape[1] - 1)] if cosines.size else np.zeros(len(ids))
     duplicates = monitoring.find_duplicates(images, directions, neighbours)
     suspects, calibration = monitoring.find_suspects(images, features, neighbours)
-    outliers = monitoring.find_outliers(images, fifths)
+    outliers = monitoring.find_outliers(images, monitoring.fifth_distances(features))
     broken = monitoring.find_broken_classes(images, features, neighbours)
     pictures = dict(zip(ids, thumbnails, strict=True))
     found = {

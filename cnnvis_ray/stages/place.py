@@ -61,7 +61,7 @@ def place(run_dir: str, config: Config, source: str, name: str) -> list[str]:
         check_recipe(run, job)
         job = leave_out_known(run, job)
         if not job.images.listing.entries:
-            return [f"nothing new in {source}: every image is in the run"]
+            return [f"nothing new in {source}: every image is in the run or another night"]
         work = extract.decide(job)
         check_cluster(job, {"extract": work}, opened)
         job.ledger.heal()
@@ -122,20 +122,20 @@ def check_recipe(run: Run, job: Job) -> None:
 
 
 def leave_out_known(run: Run, job: Job) -> Job:
-    """Keep only what the run has not seen, where the night's source is the run's own."""
-    known = ledger.read_identity(run.store) or {}
-    if str(known.get("images.source")) != job.images.source.identity:
-        return job
-    listing = job.images.listing
-    size = job.config.images.unit_size
-    plan = read_plan(run.store)
-    units, _ = ledger.grow(
-        plan,
-        listing.entries,
-        lambda entries: cut(entries, size, listing.chunk_rows),
-    )
-    fresh = [row.entry for unit in units if unit.number >= plan.next_unit for row in unit.planned]
-    job.images = replace(job.images, listing=replace(listing, entries=tuple(fresh)))
+    """Keep what neither the run nor another night has, where all are of one source."""
+    source = job.images.source.identity
+    own = job.config.run_dir.rstrip("/").rpartition("/")[2]
+    others = [Store(f"{run.store.root}/placed/{name}") for name in run.store.names("placed")]
+    stores = [run.store, *(store for store in others if not store.root.endswith(f"/{own}"))]
+    listing, size = job.images.listing, job.config.images.unit_size
+    entries = listing.entries
+    for store in stores:
+        if str((ledger.read_identity(store) or {}).get("images.source")) == source:
+            plan = read_plan(store)
+            units, _ = ledger.grow(plan, entries, lambda more: cut(more, size, listing.chunk_rows))
+            fresh = [unit for unit in units if unit.number >= plan.next_unit]
+            entries = tuple(row.entry for unit in fresh for row in unit.planned)
+    job.images = replace(job.images, listing=replace(listing, entries=entries))
     return job
 
 
@@ -145,12 +145,21 @@ def describe(store: Store, changes: Mapping[str, object]) -> list[str]:
         f"verdict   {changes['verdict']}"
         + (f" ({changes['reason']})" if changes["reason"] else "")
     ]
+    arrived, duplicates = changes["arrived"], changes["duplicates"]
+    if isinstance(arrived, Mapping) and isinstance(duplicates, Mapping):
+        lines.append(
+            f"arrived   {arrived['images']} images, {arrived['rejects']} rejects; the run has "
+            f"{duplicates['images']} of them already"
+        )
+    score, threshold = changes["score"], changes["threshold"]
+    if isinstance(score, float) and isinstance(threshold, float):
+        lines.append(f"score     {score:.2f} of {threshold:.2f}, over the two most changed layers")
     layers = changes["layers"]
     assert isinstance(layers, list)
     for layer in layers:
         lines.append(
-            f"{layer['layer']}: score {layer['score']:.2f} of {layer['threshold']:.2f}, largest "
-            f"shift {layer['largest_shift']:.2f} standard deviations"
+            f"{layer['layer']}: score {layer['score']:.2f}, largest shift "
+            f"{layer['largest_shift']:.2f} standard deviations"
         )
     smallest = changes.get("smallest_change")
     if isinstance(smallest, float):

@@ -122,8 +122,10 @@ def check_recipe(run: Run, job: Job) -> None:
 
 
 def leave_out_known(run: Run, job: Job) -> Job:
-    """Keep what neither the run nor another night has, where all are of one source."""
+    """Keep what neither the run nor another night has, where the source is the run's own."""
     source = job.images.source.identity
+    if str((ledger.read_identity(run.store) or {}).get("images.source")) != source:
+        return job
     own = job.config.run_dir.rstrip("/").rpartition("/")[2]
     others = [Store(f"{run.store.root}/placed/{name}") for name in run.store.names("placed")]
     stores = [run.store, *(store for store in others if not store.root.endswith(f"/{own}"))]

@@ -63,7 +63,7 @@ def test_a_shift_too_small_to_matter_raises_no_alarm_however_many_images_prove_i
     found = compare_night({"late": reference}, {"late": night})
     (layer,) = found.layers
     assert layer.score > layer.threshold
-    assert 0.1 < layer.largest_shift < drift.EFFECT_FLOOR
+    assert 0.1 < layer.largest_shift < sensitivity.EFFECT_FLOOR
     assert found.verdict == "unchanged"
 
 

@@ -34,7 +34,8 @@ def draw_trends(
         nights: their names, oldest first.
     """
     known = {name: series for name, series in trends.items() if any(v is not None for v in series)}
-    layers = {name: series for name, series in known.items() if name.startswith("score ")}
+    names = sorted((n for n in known if n.startswith("score ")), key=lambda n: (len(n), n))
+    layers = {name: known[name] for name in names}
     plots = [
         (title, limit, {name: known[name]})
         for name, (title, limit) in TRENDS.items()
@@ -49,10 +50,11 @@ def draw_trends(
     figure = Figure(figsize=(9, 1 + 1.5 * len(plots)), dpi=100, layout="constrained")
     grid = figure.subplots(len(plots), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, limit, lines) in zip(grid, plots, strict=True):
-        lowest = 0.0
+        lowest, highest = 0.0, limit or 0.0
         for name, series in lines.items():
             values = np.array(series, dtype=np.float64)
             lowest = min(lowest, float(np.nanmin(values)))
+            highest = max(highest, float(np.nanmax(values)))
             axes.plot(values, marker="o", markersize=4, label=name.removeprefix("score "))
             if limit is not None and name == "score":
                 axes.plot(np.where(values > limit, values, np.nan), "o", color=RED)
@@ -61,7 +63,7 @@ def draw_trends(
         if len(lines) > 1:
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
         axes.set_title(title, fontsize=10, loc="left")
-        axes.set_ylim(bottom=1.1 * lowest)
+        axes.set_ylim(1.1 * lowest, 1.15 * highest or 1)
         axes.grid(alpha=0.3)
     grid[-1].set_xticks(range(len(nights)), [shorten(name) for name in nights])
     grid[-1].tick_params(axis="x", rotation=90 if len(nights) > 8 else 0, labelsize=8)
@@ -114,6 +116,7 @@ def draw_classes(
         what: the classes are, e.g. "predicted classes".
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     rows = [(name, *pair) for name, pair in classes.counts.items()]
     rows += [(name, count, 0.0) for name, count in classes.unknown.items()]
@@ -131,6 +134,7 @@ def draw_classes(
     chance = "" if classes.p_value is None else f" (p of all classes {classes.p_value:.2g})"
     plots[0].set_title(f"{what} that differ most, images{chance}", fontsize=10, loc="left")
     plots[0].legend(loc="lower right", fontsize=9)
+    plots[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     if sides:
         colours, names = (GREY, BLUE), ("run", "night")
         for side, colour, name in zip(confidence, colours, names, strict=True):

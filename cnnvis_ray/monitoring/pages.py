@@ -162,7 +162,7 @@ def draw_outliers(outliers: pa.Table, thumbnails: Thumbnails) -> Picture:
         )
         for row in rows[:MOST_SINGLE]
     ]
-    return draw(tiles, "Outliers", f"{len(rows)} images far from all others, farthest first.")
+    return draw(tiles, "Outliers", f"Images far from all others, farthest first: {len(rows)}.")
 
 
 def draw_broken_classes(broken: pa.Table, thumbnails: Thumbnails) -> Picture:

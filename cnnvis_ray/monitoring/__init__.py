@@ -6,11 +6,11 @@ A `place` stage reads features pooled by mean (the channels' means of every imag
    -> `Drift`, whose ``drift_fields`` are the top of changes.json;
 2. ``find_neighbours(reference_pca, night_pca)`` (or an index's answer as `Neighbours`), then
    ``place_images(positions, neighbours)`` and ``judge_placement(...)``;
-3. ``find_novelty(reference_fifth_distances, neighbours.distances[:, 4])``, ``compare_classes``,
-   ``compare_confidence``, ``compare_cells(positions, placed)``, ``find_new_tops(layer, ...)`` of
-   each layer -> ``novelty_fields``;
+3. ``find_novelty(reference_fifth_distances, neighbours.distances[:, 4])``, ``find_known``,
+   ``compare_classes``, ``compare_confidence``, ``compare_cells(positions, placed)``, and
+   ``find_new_tops(layer, ...)`` of each layer;
 4. ``collect_trends(documents of all nights)``;
-5. `draw_channels`, `draw_strangest`, `draw_trends`: pictures to be written as PNG.
+5. what `pages` and `plots` draw, to be written as PNG.
 
 An `audit` stage calls
 
@@ -18,8 +18,8 @@ An `audit` stage calls
    kept neighbours as rows, -1 for a missing one);
 2. ``images = Images(image_ids, keys, labels, thumbnails)``;
 3. ``find_duplicates(images, directions, neighbours)``, ``find_suspects(images, features,
-   neighbours, seed)``, ``find_outliers(images, fifth_distances)``, ``find_broken_classes(images,
-   features, neighbours)``: tables to be written as Parquet;
+   neighbours, seed)``, ``find_outliers(images, fifth_distances(features))``,
+   ``find_broken_classes(images, features, neighbours)``: tables to be written as Parquet;
 4. `draw_duplicates`, `draw_suspects`, `draw_outliers`, `draw_broken_classes`; a picture is `None`
    where there is nothing to show.
 """
@@ -33,6 +33,7 @@ from cnnvis_ray.monitoring.doctor import (
     find_outliers,
 )
 from cnnvis_ray.monitoring.drift import (
+    MOVED_CHANNELS,
     Drift,
     LayerDrift,
     MovedChannel,
@@ -51,6 +52,10 @@ from cnnvis_ray.monitoring.duplicates import (
     standardize,
 )
 from cnnvis_ray.monitoring.novelty import (
+    CELL_CHANGES,
+    CLASS_CHANGES,
+    NEW_TOPS,
+    NOVEL_IMAGES,
     CellChange,
     ClassCounts,
     NewTop,
@@ -89,8 +94,13 @@ from cnnvis_ray.monitoring.suspects import SUSPECTS, LabelCalibration, find_susp
 
 __all__ = [
     "BROKEN_CLASSES",
+    "CELL_CHANGES",
+    "CLASS_CHANGES",
     "DUPLICATES",
     "KNOWN_DUPLICATES",
+    "MOVED_CHANNELS",
+    "NEW_TOPS",
+    "NOVEL_IMAGES",
     "OUTLIERS",
     "SUSPECTS",
     "CellChange",

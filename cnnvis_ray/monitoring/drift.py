@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.monitoring.calibration import (
@@ -36,6 +37,18 @@ from cnnvis_ray.monitoring.sensitivity import (
 
 FEWEST_IMAGES = 10  # below it one odd image decides a night's mean
 FEWEST_REFERENCE = 50
+MOVED_CHANNELS = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("channel", pa.int64()),
+        ("shift", pa.float64()),  # of the mean, in standard deviations of the run
+        ("own_shift", pa.float64()),  # of what the layer's other channels do not explain
+        ("z", pa.float64()),  # the larger of both, over what chance moves a mean by
+        ("distance", pa.float64()),  # largest distance of the cumulative histograms, 0 to 1
+        ("mean", pa.float64()),  # of the night, activation units
+        ("reference_mean", pa.float64()),  # of the run, activation units
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)

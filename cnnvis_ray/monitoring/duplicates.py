@@ -73,9 +73,9 @@ KNOWN_DUPLICATES = pa.schema(
         ("image_id", pa.int64()),
         ("key", pa.string()),
         ("label", pa.string()),
-        ("known_image_id", pa.int64()),
-        ("known_key", pa.string()),
-        ("known_label", pa.string()),
+        ("known_image_id", pa.int64()),  # of the run
+        ("known_key", pa.string()),  # of the run
+        ("known_label", pa.string()),  # of the run
         ("score", pa.float32()),
         ("cosine", pa.float32()),
         ("across_classes", pa.bool_()),

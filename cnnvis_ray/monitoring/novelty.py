@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy import stats
 
 Distances = npt.NDArray[np.floating]
@@ -22,6 +23,45 @@ CELLS = 20  # per side of the map
 LEAST_EXPECTED = 5.0  # images of a class or cell: below it a chi-square is not one
 CHANCE = 0.01
 NUM_NIGHTS = 30
+NOVEL_IMAGES = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("key", pa.string()),
+        ("label", pa.string()),
+        ("distance", pa.float32()),  # to the fifth nearest image of the run, in feature units
+        ("limit", pa.float32()),  # what 95 % of the run's images keep to
+        ("novel", pa.bool_()),  # whether the distance lies beyond the limit
+    ]
+)
+CLASS_CHANGES = pa.schema(
+    [
+        ("kind", pa.string()),  # label or prediction
+        ("name", pa.string()),  # of the class
+        ("images", pa.int64()),  # of the night
+        ("expected", pa.float64()),  # from the run's share
+        ("known", pa.bool_()),  # whether the run has the class
+    ]
+)
+CELL_CHANGES = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("row", pa.int64()),  # from the top, 0 to 19
+        ("column", pa.int64()),  # from the left, 0 to 19
+        ("images", pa.int64()),
+        ("expected", pa.float64()),
+        ("p_value", pa.float64()),  # times the number of cells tested
+    ]
+)
+NEW_TOPS = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("channel", pa.int64()),
+        ("value", pa.float64()),  # peak activation of the night's best image
+        ("before", pa.float64()),  # peak activation of the run's best image
+        ("image_id", pa.int64()),
+        ("key", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)

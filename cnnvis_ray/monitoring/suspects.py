@@ -44,7 +44,7 @@ SUSPECTS = pa.schema(
         ("probe_label", pa.string()),
         ("neighbour_label", pa.string()),
         ("score", pa.float32()),
-        ("chance", pa.float32()),  # null where the class has too few images for one
+        ("chance", pa.float32()),  # of a wrong label, at most; null in too small a class
     ]
 )
 

@@ -41,57 +41,6 @@ PLACED = pa.schema(
         ("distance", pa.float32()),  # to the fifth nearest image of the run, in feature units
     ]
 )
-MOVED_CHANNELS = pa.schema(
-    [
-        ("layer", pa.string()),
-        ("channel", pa.int64()),
-        ("shift", pa.float64()),
-        ("own_shift", pa.float64()),
-        ("z", pa.float64()),
-        ("distance", pa.float64()),
-        ("mean", pa.float64()),
-        ("reference_mean", pa.float64()),
-    ]
-)
-NOVEL_IMAGES = pa.schema(
-    [
-        ("image_id", pa.int64()),
-        ("key", pa.string()),
-        ("label", pa.string()),
-        ("distance", pa.float32()),
-        ("limit", pa.float32()),
-        ("novel", pa.bool_()),
-    ]
-)
-CLASS_CHANGES = pa.schema(
-    [
-        ("kind", pa.string()),  # label or prediction
-        ("name", pa.string()),
-        ("images", pa.int64()),
-        ("expected", pa.float64()),
-        ("known", pa.bool_()),
-    ]
-)
-CELL_CHANGES = pa.schema(
-    [
-        ("layer", pa.string()),
-        ("row", pa.int64()),
-        ("column", pa.int64()),
-        ("images", pa.int64()),
-        ("expected", pa.float64()),
-        ("p_value", pa.float64()),
-    ]
-)
-NEW_TOPS = pa.schema(
-    [
-        ("layer", pa.string()),
-        ("channel", pa.int64()),
-        ("value", pa.float64()),
-        ("before", pa.float64()),
-        ("image_id", pa.int64()),
-        ("key", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +119,8 @@ def write_night(run: Run, job: Job, layers: Sequence[str]) -> Iterator[ShardFile
     yield from write_channels(run, night, job, drift, sides)
     yield from write_predictions(job, known, new, document)
     yield from write_novelty(run, job, deepest, sides, document)
-    yield write_rows(job, "tops", tops, NEW_TOPS)
-    rows_of_tops = pa.Table.from_pylist(tops, schema=NEW_TOPS)
+    yield write_rows(job, "tops", tops, monitoring.NEW_TOPS)
+    rows_of_tops = pa.Table.from_pylist(tops, schema=monitoring.NEW_TOPS)
     sheet = monitoring.draw_tops(rows_of_tops, new.thumbnails, usual_tops)
     yield from write_picture(job, "tops", sheet)
     names, nights = read_nights(run, night_name(job))
@@ -266,7 +215,7 @@ def write_channels(
         for each in drift.layers
         for channel in each.channels
     ]
-    yield write_rows(job, "channels", moved, MOVED_CHANNELS)
+    yield write_rows(job, "channels", moved, monitoring.MOVED_CHANNELS)
     for layer in drift.layers[:1]:
         cards = list(find_crops(run, night, layer.layer, layer.channels, *rows))
         picture = monitoring.draw_channels(layer.layer, cards)
@@ -300,7 +249,7 @@ def write_predictions(
         )
         for name, (count, expected) in counts.items()
     ]
-    yield write_rows(job, "predictions", rows, CLASS_CHANGES)
+    yield write_rows(job, "predictions", rows, monitoring.CLASS_CHANGES)
     shown = predicted or labels
     if shown is not None:
         what = "Predicted classes" if predicted else "Labels"
@@ -348,9 +297,9 @@ def write_novelty(
         ]
         strangest = monitoring.draw_strangest(novelty, images.keys, images.thumbnails)
         yield from write_picture(job, "strangest", strangest)
-    yield write_rows(job, "novelty", rows, NOVEL_IMAGES)
+    yield write_rows(job, "novelty", rows, monitoring.NOVEL_IMAGES)
     cell_rows = [{"layer": layer.name if layer else "", **asdict(cell)} for cell in cells]
-    yield write_rows(job, "cells", cell_rows, CELL_CHANGES)
+    yield write_rows(job, "cells", cell_rows, monitoring.CELL_CHANGES)
     yield write_table(job.store, "changes/duplicates.parquet", duplicates)
     sheet = monitoring.draw_known(duplicates, new.thumbnails, known.thumbnails)
     yield from write_picture(job, "duplicates", sheet)

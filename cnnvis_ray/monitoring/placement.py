@@ -30,7 +30,6 @@ LEARNING_RATE = 0.1
 LARGEST_STEP = 0.25  # of the gradient: a point that starts on another is not thrown off the map
 MOST_BY_TREE = 10_000  # above it the repulsion of the reference is interpolated on a grid
 MOST_JUDGED = 5_000  # new images on which the quality is measured
-MOST_AGAIN, FEWEST_AGAIN = 500, 10  # images of the reference that are placed again
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,6 @@ class PlacementQuality:
         kept: mean share of a new image's 10 nearest reference images that are among its 10
             nearest on the map.
         reference_kept: the same for reference images among themselves, a sample.
-        usual_kept: the same for reference images that are taken off the map and placed again:
-            what new images like the reference's keep; `None` for a map of few.
         purity: mean share of the 4 nearest reference images on the map that bear the new image's
             label; `None` where no label of the night occurs in the reference.
         features_purity: the same by neighbours in the features.
@@ -51,7 +48,6 @@ class PlacementQuality:
 
     kept: float
     reference_kept: float
-    usual_kept: float | None
     purity: float | None
     features_purity: float | None
     num_judged: int
@@ -187,25 +183,10 @@ def judge_placement(
     return PlacementQuality(
         share_kept(true, shown),
         share_kept(own_true, own_shown),
-        measure_usual(reference, positions, rng),
         measure_purity(shown[:, :4], reference_labels, wanted),
         measure_purity(true[:, :4], reference_labels, wanted),
         len(sample),
     )
-
-
-def measure_usual(
-    reference: Points, positions: npt.NDArray[np.floating], rng: np.random.Generator
-) -> float | None:
-    """Return the share of neighbours that a tenth of the reference keeps when placed again."""
-    taken = rng.permutation(len(reference))[: min(MOST_AGAIN, len(reference) // 10)]
-    rest = np.setdiff1d(np.arange(len(reference)), taken)
-    if len(taken) < FEWEST_AGAIN:
-        return None
-    near = find_neighbours(reference[rest], reference[taken])
-    placed = place_images(positions[rest], near)
-    shown = KDTree(positions[rest]).query(placed, k=range(1, 11))[1]
-    return share_kept(near.indices[:, :10], shown)
 
 
 def share_kept(true: Indices, shown: Indices) -> float:

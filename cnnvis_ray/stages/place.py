@@ -23,7 +23,9 @@ from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.storage import Store
 
 MOST_NOVEL = 0.15  # of a night: three times what the reference itself has by definition
-LEAST_KEPT = 0.9  # of the neighbours that the run's images keep when they are placed again
+# Of the neighbours that the run's own images keep. Unchanged nights keep 0.78 to 0.91 of it on a
+# map of 400 photos, 0.93 on one of 1,497 digits: an image that the map was fitted without.
+LEAST_KEPT = 0.7
 FAILS = {"changed": {"changed"}, "not judged": {"changed", "not judged"}, None: set()}
 
 
@@ -174,11 +176,10 @@ def describe(store: Store, changes: Mapping[str, object]) -> list[str]:
         lines.append(f"novel images: {share:.0%}, 5 % are expected")
     for layer, judged in placement.items() if isinstance(placement, Mapping) else ():
         if judged:
-            kept, usual = judged["kept"], judged["usual_kept"] or judged["reference_kept"]
+            kept, usual = judged["kept"], judged["reference_kept"]
             refit |= kept < LEAST_KEPT * usual
             lines.append(
-                f"{layer}: {kept:.3f} of the neighbours kept, {usual:.3f} by the run's own images "
-                "placed the same way"
+                f"{layer}: {kept:.3f} of the neighbours kept, {usual:.3f} in the run itself"
             )
     if refit:
         lines.append("the map does not fit these images well: fit it again over run and nights")

@@ -28,7 +28,6 @@ def test_new_images_land_in_their_group_and_nothing_moves() -> None:
     assert quality is not None
     assert quality.purity == 1 and quality.features_purity == 1
     assert quality.num_judged == 30 and 0 <= quality.kept <= 1
-    assert quality.usual_kept is not None and 0 < quality.usual_kept <= 1
 
 
 def test_a_position_depends_on_the_image_alone() -> None:

@@ -48,7 +48,7 @@ class Size:
     clean: int
 
 
-WHOLE = Size(1, 450, 100, (10, 20, 30), 16, 6, 13)
+WHOLE = Size(1, 450, 100, (10, 20, 30), 32, 3, 7)  # nights of one reference are alike
 SMALL = Size(10, 60, 12, (4,), 1, 4, 4)
 
 

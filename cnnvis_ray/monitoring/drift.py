@@ -25,6 +25,7 @@ from cnnvis_ray.monitoring.calibration import (
     calibrate,
     combine,
     measure,
+    measure_excess,
     score,
 )
 from cnnvis_ray.monitoring.sensitivity import (
@@ -83,6 +84,7 @@ class LayerDrift:
         score: standard deviations above what drawn nights show on average.
         threshold: of the mean of the two highest scores, the same for all layers.
         changed: the night has changed, and the score lies above the threshold.
+        excess: how many times further its most moved channels lie than in drawn nights.
         largest_shift: of a channel's mean or residual, in standard deviations of the reference.
         channels: the most moved ones, most first.
     """
@@ -91,6 +93,7 @@ class LayerDrift:
     score: float
     threshold: float
     changed: bool
+    excess: float
     largest_shift: float
     channels: tuple[MovedChannel, ...]
 
@@ -213,7 +216,7 @@ def check_values(
 def score_night(
     calibration: Calibration, night: Mapping[str, Values]
 ) -> tuple[float, tuple[LayerDrift, ...]]:
-    """Return a night's score, and every layer's drift, most changed first.
+    """Return a night's score, and every layer's drift: those above the threshold first, by excess.
 
     Args:
         calibration: of nights of this size.
@@ -225,7 +228,10 @@ def score_night(
         for name, layer in calibration.layers.items()
     }
     largest = {name: float(np.abs(own[[SHIFT, OWN_SHIFT]]).max()) for name, own in figures.items()}
-    order = sorted(scores, key=lambda name: -scores[name])
+    excess = {
+        name: measure_excess(layer, figures[name]) for name, layer in calibration.layers.items()
+    }
+    order = sorted(scores, key=lambda name: (scores[name] <= calibration.threshold, -excess[name]))
     whole = float(combine(np.array(list(scores.values()))))
     changed = whole > calibration.threshold and largest[order[0]] >= EFFECT_FLOOR
     return whole, tuple(
@@ -234,6 +240,7 @@ def score_night(
             scores[name],
             calibration.threshold,
             changed and scores[name] > calibration.threshold,
+            excess[name],
             largest[name],
             list_moved(calibration.layers[name], figures[name], night[name], calibration.chance),
         )

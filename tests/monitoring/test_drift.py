@@ -145,8 +145,22 @@ def test_the_same_seed_gives_the_same_document() -> None:
     fields = json.loads(first)
     assert fields["verdict"] == "unchanged" and fields["false_alarm_rate"] == 0.01
     assert set(fields["layers"][0]) >= {"layer", "score", "threshold", "channels"}
-    scores = [layer["score"] for layer in fields["layers"]]
-    assert scores == sorted(scores, reverse=True)
+    excess = [layer["excess"] for layer in fields["layers"]]
+    assert excess == sorted(excess, reverse=True)
+
+
+def test_a_wide_layer_that_follows_is_not_named_before_the_one_that_moved() -> None:
+    rng = np.random.default_rng(4)
+    mixing = rng.normal(size=(24, 300)) / 5
+
+    def draw(count: int, shift: float) -> dict[str, Values]:
+        early = rng.normal(size=(count, 24))
+        early[:, ::2] += shift
+        return {"early": early, "late": early @ mixing + rng.normal(size=(count, 300))}
+
+    found = compare_night(draw(300, 0), draw(60, 2.5))
+    assert found.verdict == "changed"
+    assert [layer.layer for layer in found.layers] == ["early", "late"]
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

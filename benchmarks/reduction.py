@@ -10,8 +10,9 @@ is that of a fresh process that does the work once.
 
 import argparse
 import io
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +22,10 @@ from statistics import median
 
 import numpy as np
 import numpy.typing as npt
+import pca
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pca_sides import peak_mib
 from PIL import Image
 from timing import alternate
 
@@ -37,12 +40,9 @@ from cnnvis_ray.pictures import (
     write_description,
 )
 from cnnvis_ray.reduction import (
-    Block,
-    PcaOptions,
     affinity_neighbours,
     build_index,
     embed,
-    fit_pca,
     judge_map,
     search_index,
 )
@@ -55,97 +55,13 @@ Ids = npt.NDArray[np.int64]
 class Sizes:
     """How much of everything."""
 
-    tall: tuple[int, int]
-    wide: tuple[int, int]
     points: int
     thumbnails: int
     rounds: int
 
 
-FULL = Sizes((20_000, 2_048), (1_000, 802_816), 60_000, 100_000, 3)
-SMALL = Sizes((1_500, 128), (60, 20_000), 500, 400, 1)
-
-
-def falling(shape: tuple[int, int], first: int, rank: int = 100) -> Array:
-    """Features with a falling spectrum and a large mean, as activations have."""
-    generator = np.random.default_rng(first)
-    strength = 1 / np.sqrt(1 + np.arange(rank))
-    directions = np.random.default_rng(0).standard_normal((rank, shape[1]), dtype=np.float32)
-    signal = (generator.normal(size=(shape[0], rank)) * strength).astype(np.float32) @ directions
-    noise = generator.standard_normal(shape, dtype=np.float32) * np.float32(0.1)
-    return (4 + signal + noise).astype(np.float16)
-
-
-def write_shards(folder: Path, shape: tuple[int, int], rows: int) -> list[Path]:
-    """Write features as a run does: fixed lists of half floats, in row groups of 8 MiB."""
-    kind = pa.list_(pa.float16(), shape[1])
-    group = max(1, min(4096, (8 << 20) // (2 * shape[1])))
-    paths = []
-    for first in range(0, shape[0], rows):
-        count = min(rows, shape[0] - first)
-        values = pa.array(falling((count, shape[1]), first).ravel())
-        features = pa.FixedSizeListArray.from_arrays(values, type=kind)
-        table = pa.table({"image_id": np.arange(first, first + count), "feature": features})
-        paths.append(folder / f"{first:08}.parquet")
-        pq.write_table(
-            table,
-            paths[-1],
-            row_group_size=group,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=False,
-            write_statistics=False,
-        )
-    return paths
-
-
-def read_groups(path: Path, groups: Sequence[int]) -> tuple[Ids, Array]:
-    """Read some row groups of a shard."""
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        table = file.read_row_groups(groups)
-    width = table.schema.field("feature").type.list_size
-    values = table["feature"].combine_chunks().flatten().to_numpy()
-    return table["image_id"].to_numpy(), values.reshape(-1, width)
-
-
-def blocks_of(paths: Sequence[Path], groups_each: int) -> list[Block]:
-    """Cut shards into readers of some row groups each."""
-    blocks: list[Block] = []
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            total = file.num_row_groups
-        for first in range(0, total, groups_each):
-            groups = list(range(first, min(first + groups_each, total)))
-            blocks.append(partial(read_groups, path, groups))
-    return blocks
-
-
-def ours_pca(paths: Sequence[Path], shape: tuple[int, int], groups_each: int) -> Array:
-    """Components by this project, over blocks."""
-    blocks = blocks_of(paths, groups_each)
-    return fit_pca(blocks, shape, PcaOptions(50)).explained_variance
-
-
-def scikit_pca(paths: Sequence[Path], solver: str) -> Array:
-    """Components by scikit-learn, of everything in memory as float32."""
-    from sklearn.decomposition import PCA
-
-    parts = [read_groups(path, range(pq.ParquetFile(path).num_row_groups))[1] for path in paths]
-    features = np.concatenate(parts).astype(np.float32)
-    found: Array = PCA(50, svd_solver=solver, copy=False).fit(features).explained_variance_
-    return found
-
-
-def incremental_pca(paths: Sequence[Path]) -> Array:
-    """Components by scikit-learn's IncrementalPCA, a shard at a time."""
-    from sklearn.decomposition import IncrementalPCA
-
-    fitted = IncrementalPCA(50)
-    for path in paths:
-        values = read_groups(path, range(pq.ParquetFile(path).num_row_groups))[1]
-        fitted.partial_fit(values.astype(np.float32))
-    found: Array = fitted.explained_variance_
-    return found
+FULL = Sizes(60_000, 100_000, 3)
+SMALL = Sizes(500, 400, 1)
 
 
 def measure_peak(work: Callable[[], object]) -> int:
@@ -156,48 +72,9 @@ def measure_peak(work: Callable[[], object]) -> int:
 
 def peak_of(work: Callable[[], object]) -> int:
     """Do work and return how far it raised this process's peak, MiB."""
-    import scipy.linalg  # noqa: F401
-    import sklearn.decomposition  # noqa: F401
-
-    before = peak_kib()
+    before = peak_mib()
     work()
-    return (peak_kib() - before) // 1024
-
-
-def peak_kib() -> int:
-    """Read this process's peak memory (Linux); getrusage's would be the parent's after exec."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
-    return 0
-
-
-def report(name: str, sides: dict[str, Callable[[], object]], rounds: int) -> None:
-    """Print seconds and peak memory of each side."""
-    seconds = alternate(list(sides.values()), rounds)
-    for (side, work), own in zip(sides.items(), seconds, strict=True):
-        print(f"{name:28} {side:28} {median(own):8.2f} s {measure_peak(work):7,} MiB", flush=True)
-
-
-def compare_pca(sizes: Sizes) -> None:
-    """Tall and wide features from Parquet."""
-    with tempfile.TemporaryDirectory() as folder:
-        tall = write_shards(Path(folder), sizes.tall, 256)
-        name = f"PCA {sizes.tall[0]:,} x {sizes.tall[1]:,}"
-        sides: dict[str, Callable[[], object]] = {
-            "cnnvis_ray, over blocks": partial(ours_pca, tall, sizes.tall, 4),
-            "scikit-learn covariance_eigh": partial(scikit_pca, tall, "covariance_eigh"),
-            "scikit-learn IncrementalPCA": partial(incremental_pca, tall),
-        }
-        report(name, sides, sizes.rounds)
-        exact = scikit_pca(tall, "full")
-        for side, work in sides.items():
-            error = np.abs(np.asarray(work()) / exact - 1).max()
-            print(f"{name:28} {side:28} largest relative error of a variance {error:.1e}")
-    with tempfile.TemporaryDirectory() as folder:
-        wide = write_shards(Path(folder), sizes.wide, 64)
-        name = f"PCA {sizes.wide[0]:,} x {sizes.wide[1]:,}"
-        report(name, {"cnnvis_ray, over blocks": partial(ours_pca, wide, sizes.wide, 4)}, 1)
+    return int(peak_mib() - before)
 
 
 def clusters(num_points: int) -> Array:
@@ -337,7 +214,6 @@ def compare_pyramid(sizes: Sizes) -> None:
 
 
 COMPARISONS: dict[str, Callable[[Sizes], None]] = {
-    "pca": compare_pca,
     "neighbours": compare_neighbours,
     "tsne": compare_tsne,
     "pyramid": compare_pyramid,
@@ -346,12 +222,18 @@ COMPARISONS: dict[str, Callable[[Sizes], None]] = {
 
 def main() -> None:
     """Run the comparisons asked for."""
+    names = [*pca.COMPARISONS, *COMPARISONS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--small", action="store_true", help="sizes that take a minute")
-    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS))
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("shared", nargs="?", help="folder of shared data; not used here")
     given = parser.parse_args()
+    pca.limit_threads(len(os.sched_getaffinity(0)))
     for name in given.only:
-        COMPARISONS[name](SMALL if given.small else FULL)
+        if name in pca.COMPARISONS:
+            pca.COMPARISONS[name](pca.SMALL if given.small else pca.Shapes())
+        else:
+            COMPARISONS[name](SMALL if given.small else FULL)
 
 
 if __name__ == "__main__":

@@ -245,6 +245,12 @@ class Report(Section):
         json_schema_extra={SINCE: 2},
         description="show a sample of so many images, spread over the labels; null: all",
     )
+    compare: Text | None = Field(
+        default=None,
+        json_schema_extra={SINCE: 2},
+        description="another run, whose maps are shown beside this run's, of the images that both "
+        "have; null: none",
+    )
 
 
 class Place(Section):

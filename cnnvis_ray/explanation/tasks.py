@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from cnnvis_ray.config import Config, Images
-from cnnvis_ray.config.explanation import Explain
+from cnnvis_ray.config.explanation import Explain, Pictures
 from cnnvis_ray.explanation.aims import Kind, check_target, find_kind
 from cnnvis_ray.explanation.crops import Exemplar
 from cnnvis_ray.explanation.methods import (
@@ -24,6 +24,7 @@ from cnnvis_ray.network import (
     check_coverage,
     covers_head,
 )
+from cnnvis_ray.pictures import check_look
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class ExplanationSetup:
     source: Source
     images: Images
     explain: Explain
+    look: Pictures
     network: ResolvedNetwork
     kind: Kind | None
     methods: tuple[str, ...]
@@ -73,6 +75,7 @@ def decide_setup(
         RefusedError: the configuration asks for what the network does not have.
     """
     check_methods(config.explain.methods)
+    check_look(config.pictures)
     check_coverage(network, table, shown)
     kind: Kind | None = None
     methods: list[str] = []
@@ -94,6 +97,7 @@ def decide_setup(
         source,
         config.images,
         config.explain,
+        config.pictures,
         network,
         kind,
         tuple(methods),

@@ -39,6 +39,7 @@ from cnnvis_ray.reduction.blocks import (
     MapBlocks,
     Rows,
     gather,
+    in_threads,
     in_turn,
 )
 from cnnvis_ray.reduction.neighbours import (
@@ -109,6 +110,7 @@ __all__ = [
     "embed",
     "fit_pca",
     "gather",
+    "in_threads",
     "in_turn",
     "indices_of",
     "judge_labels",

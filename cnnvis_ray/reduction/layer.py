@@ -157,13 +157,24 @@ def feature_blocks(store: Store, shards: tuple[str, ...]) -> list[Block]:
 def read_rows_of(
     store: Store, path: str, first: int, stop: int, group: int
 ) -> tuple[Ids, Features]:
-    """Read some rows of a shard whose row groups all have ``group`` rows, but for the last."""
+    """Read some rows of a shard whose row groups all have ``group`` rows, but for the last.
+
+    One row group after another, so that no more than one is held twice.
+    """
     with store.open(path) as file:
-        groups = range(first // group, -(-stop // group))
-        table = pq.ParquetFile(file, pre_buffer=False).read_row_groups(list(groups))
-    width = table.schema.field("feature").type.list_size
-    values = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-    return table["image_id"].to_numpy(), values
+        parquet = pq.ParquetFile(file, pre_buffer=False)
+        kind = parquet.schema_arrow.field("feature").type
+        features = np.empty((stop - first, kind.list_size), kind.value_type.to_pandas_dtype())
+        ids = np.empty(stop - first, np.int64)
+        done = 0
+        for number in range(first // group, -(-stop // group)):
+            table = parquet.read_row_group(number)
+            ids[done : done + table.num_rows] = table["image_id"].to_numpy()
+            for values in table["feature"].chunks:
+                numbers = values.flatten().to_numpy()
+                features[done : done + len(values)] = numbers.reshape(-1, kind.list_size)
+                done += len(values)
+    return ids, features
 
 
 def pad_plane(plane: Points) -> np.ndarray:

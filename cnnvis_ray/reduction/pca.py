@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cnnvis_ray.errors import RefusedError, near
-from cnnvis_ray.reduction.blocks import Block, Features, Ids, MapBlocks, in_turn, read_rows
+from cnnvis_ray.reduction.blocks import Block, Features, Ids, MapBlocks, in_threads, read_rows
+from cnnvis_ray.reduction.exact import Problem, Solution
 from cnnvis_ray.reduction.resources import one_thread_each
-from cnnvis_ray.reduction.solvers import SOLVERS, Problem, Solution, choose_solver
+from cnnvis_ray.reduction.solvers import SOLVERS, choose_solver
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
@@ -67,7 +68,7 @@ def fit_pca(
     blocks: Sequence[Block],
     shape: tuple[int, int],
     options: PcaOptions,
-    map_blocks: MapBlocks = in_turn,
+    map_blocks: MapBlocks = in_threads,
 ) -> Pca:
     """Find the principal components of features that come in blocks.
 

@@ -1,5 +1,6 @@
 """What a run may have beyond rows, maps and channels: heat, neighbours, mosaics and rejects."""
 
+import base64
 import io
 from xml.etree import ElementTree
 
@@ -12,24 +13,35 @@ from PIL import Image
 from cnnvis_ray.ledger import Run
 from cnnvis_ray.ledger.units import SLOTS
 from cnnvis_ray.report.catalogue import Catalogue
-from cnnvis_ray.report.images import jpeg
+from cnnvis_ray.report.images import decode, jpeg
 from cnnvis_ray.report.pieces import FOLDER, pack, short, slug, write_piece
 from cnnvis_ray.storage import ShardFile, read_table, write_bytes
 
 NEIGHBOURS = 8  # on an image's page, of the twelve that a run may keep
 SMALL_IMAGES, SMALL_NUMBERS = 5000, 200_000_000  # exact neighbours up to here: a few seconds
 DEEP_TILE = 512
+PREVIEW = 1200  # pixels of a mosaic's longer side on the overview
 REJECTS = 10_000
+INFERNO = [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)]
+"""Five stops of matplotlib's inferno, readable by the colour blind."""
 
 
-def make_heat(run: Run, catalogue: Catalogue, crop: tuple[int, int]) -> list[ShardFile]:
-    """Write the heat maps of explained images by work unit, and the classes' mean maps.
+def heat_png(values: NDArray[np.float32]) -> str:
+    """Draw values in [0, 1] in colours, a pixel each, as base64 of a PNG with a palette."""
+    image = Image.fromarray((values.clip(0, 1) * 255).astype(np.uint8), "P")
+    stops = np.array(INFERNO)
+    shades = [
+        np.interp(np.arange(256) / 255 * (len(stops) - 1), np.arange(len(stops)), stops[:, i])
+        for i in range(3)
+    ]
+    image.putpalette(np.rint(np.stack(shades, axis=1)).astype(np.uint8).tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
 
-    Args:
-        run: the run.
-        catalogue: the shown images.
-        crop: to what shorter side the network's preprocess resizes, and what square it cuts.
-    """
+
+def make_heat(run: Run, catalogue: Catalogue) -> list[ShardFile]:
+    """Write the heat maps of explained images by work unit, and the classes' mean maps."""
     units: dict[int, dict[int, list[dict[str, object]]]] = {}
     for file in run.files("explain", "explanation/heat"):
         table = read_table(run.store, file.path)
@@ -43,14 +55,12 @@ def make_heat(run: Run, catalogue: Catalogue, crop: tuple[int, int]) -> list[Sha
                 "method": row["method"],
                 "name": row["name"],
                 "score": short(row["score"]),
-                "side": side,
-                "map": pack(np.array(row["map"], np.float32).clip(0, 1) * 255, "u1"),
+                "png": heat_png(np.array(row["map"], np.float32).reshape(side, side)),
             }
             own = units.setdefault(row["image_id"] // SLOTS, {})
             own.setdefault(image, []).append(found)
     files = [
-        write_piece(run.store, f"heat/{number:06d}", {"crop": crop, "images": images})
-        for number, images in units.items()
+        write_piece(run.store, f"heat/{number:06d}", images) for number, images in units.items()
     ]
     path = "explanation/classes.parquet"
     if run.store.exists(path):
@@ -59,7 +69,7 @@ def make_heat(run: Run, catalogue: Catalogue, crop: tuple[int, int]) -> list[Sha
 
 
 def class_heat(run: Run, catalogue: Catalogue, path: str) -> dict[str, object]:
-    """Return mean maps by class and method, stretched to [0, 255]."""
+    """Return mean maps by class and method, stretched to their range."""
     number = {name: index for index, name in enumerate(catalogue.classes)}
     found: dict[str, list[dict[str, object]]] = {}
     for row in read_table(run.store, path).to_pylist():
@@ -67,10 +77,10 @@ def class_heat(run: Run, catalogue: Catalogue, path: str) -> dict[str, object]:
             continue
         heat = np.array(row["map"], np.float32)
         span = float(heat.max() - heat.min()) or 1.0
-        steps = pack((heat - heat.min()) / span * 255, "u1")
         side = round(len(heat) ** 0.5)
+        drawn = heat_png(((heat - heat.min()) / span).reshape(side, side))
         found.setdefault(str(number[row["label"]]), []).append(
-            {"method": row["method"], "images": row["images"], "side": side, "map": steps}
+            {"method": row["method"], "images": row["images"], "png": drawn}
         )
     return dict(found)
 
@@ -162,7 +172,7 @@ def make_mosaic(run: Run, name: str) -> list[ShardFile]:
     width, height = image.size
     level = (max(width, height) - 1).bit_length()
     folder = f"{FOLDER}/mosaic/{slug(name)}_files"
-    files = []
+    files = [write_preview(run, name, image)]
     while level >= 0 and (level >= 8 or max(image.size) > 1):
         for y in range(0, image.height, DEEP_TILE):
             for x in range(0, image.width, DEEP_TILE):
@@ -172,8 +182,15 @@ def make_mosaic(run: Run, name: str) -> list[ShardFile]:
         level -= 1
         smaller = ((image.width + 1) // 2, (image.height + 1) // 2)
         image = image.resize(smaller, Image.Resampling.BOX)
-    value = {"width": width, "height": height, "tile": DEEP_TILE, "overlap": 0}
+    value = {"width": width, "height": height, "tileSize": DEEP_TILE, "tileOverlap": 0}
     return [*files, write_piece(run.store, f"mosaics/{slug(name)}", value)]
+
+
+def write_preview(run: Run, name: str, image: Image.Image) -> ShardFile:
+    """Write a mosaic as one small picture."""
+    small = image.copy()
+    small.thumbnail((PREVIEW, PREVIEW))
+    return write_bytes(run.store, f"{FOLDER}/mosaic/{slug(name)}.jpg", jpeg(small, 82))
 
 
 def copy_pyramid(run: Run, name: str) -> list[ShardFile]:
@@ -185,13 +202,34 @@ def copy_pyramid(run: Run, name: str) -> list[ShardFile]:
     for path in run.store.files(start.rstrip("/")):
         copy = f"{FOLDER}/mosaic/{slug(name)}_files/{path.removeprefix(start)}"
         files.append(write_bytes(run.store, copy, run.store.read(path)))
+    files.append(write_preview(run, name, join_tiles(run, start, described, size)))
     value = {
         "width": int(size.attrib["Width"]),
         "height": int(size.attrib["Height"]),
-        "tile": int(described.attrib["TileSize"]),
-        "overlap": int(described.attrib["Overlap"]),
+        "tileSize": int(described.attrib["TileSize"]),
+        "tileOverlap": int(described.attrib["Overlap"]),
     }
     return [*files, write_piece(run.store, f"mosaics/{slug(name)}", value)]
+
+
+def join_tiles(
+    run: Run, start: str, described: ElementTree.Element, size: ElementTree.Element
+) -> Image.Image:
+    """Join the tiles of the smallest level of a pyramid that is as large as a preview."""
+    width, height, tile = (
+        int(size.attrib["Width"]),
+        int(size.attrib["Height"]),
+        int(described.attrib["TileSize"]),
+    )
+    top = (max(width, height) - 1).bit_length()
+    level = next((n for n in range(top + 1) if max(width, height) >> (top - n) >= PREVIEW), top)
+    width, height = (-(-side // 2 ** (top - level)) for side in (width, height))
+    image = Image.new("RGB", (width, height))
+    for y in range(0, height, tile):
+        for x in range(0, width, tile):
+            path = f"{start}{level}/{x // tile}_{y // tile}.{described.attrib['Format']}"
+            image.paste(decode(run.store.read(path)), (x, y))
+    return image
 
 
 def make_rejects(run: Run) -> list[ShardFile]:

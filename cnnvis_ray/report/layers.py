@@ -25,6 +25,14 @@ LONGEST_PICTURE = 512  # pixels of a picture on a channel's page
 BARS = 32
 SIMILAR, CLASSES, INPUTS = 8, 6, 12
 STRONGEST = 12  # channels kept for an image: six are shown after division by their spread
+FACTS = (
+    ("mean", "mean", False),
+    ("peak_maximum", "largest value", False),
+    ("excited", "excited by", True),
+    ("sparsity", "sparsity", False),
+    ("selectivity", "selectivity", False),
+    ("strongest", "leads in", True),
+)
 NUMBERS = ("mean", "maximum", "peak_maximum", "excited", "sparsity", "strongest")
 
 Floats = NDArray[np.float64]
@@ -63,6 +71,10 @@ class Crop(TypedDict):
     box: list[float | None]
     whole: bool
     jpeg: str
+
+
+Spot = dict[str, float | None]
+"""An exemplar without a crop: image, value, and the maximum's place as a share of the input."""
 
 
 @dataclass(slots=True)
@@ -160,20 +172,22 @@ def make_layer(
     if responses is not None and len(responses.total) != number:
         responses = None
     means = responses.scores() if responses is not None else None
+    rows = [pictures.get(channel) for channel in range(number)]
+    numbers = {
+        name: shorts(statistics[name].to_numpy())
+        for name in NUMBERS
+        if name in statistics.column_names
+    }
+    numbers["percentile"] = [short(row["percentile"]) if row else None for row in rows]
+    numbers |= read_selectivity(run, layer, number)
     table = {
         "count": number,
-        "numbers": {
-            name: shorts(statistics[name].to_numpy())
-            for name in NUMBERS
-            if name in statistics.column_names
-        },
+        "numbers": numbers,
         "spread": shorts(np.sqrt(statistics["variance"].to_numpy())),
-        "selectivity": read_selectivity(run, layer, number),
         "classes": None if means is None else best_classes(means, responses),
-        "pictures": sorted(pictures),
-        "status": [pictures[channel]["status"] for channel in sorted(pictures)],
-        "percentile": [short(pictures[channel]["percentile"]) for channel in sorted(pictures)],
-        "crops": sorted(crops),
+        "picture": orders(pictures, number),
+        "status": [row["status"] if row else None for row in rows],
+        "crops": orders(crops, number),
         "best": best_images(catalogue, statistics["exemplars"].to_pylist()),
     }
     name = slug(layer)
@@ -186,6 +200,7 @@ def make_layer(
     files.extend(write_crops(store, name, crops))
     joined = joined_details(run, catalogue, layer, (pictures, crops, responses))
     for channel, detail in enumerate(joined):
+        detail["facts"] = describe_channel(numbers, channel, rows[channel])
         if layer in inputs and channel < len(inputs[layer][1]):
             detail["inputs"] = strongest_inputs(inputs[layer], channel)
     for start in range(0, number, PER_PIECE):
@@ -194,6 +209,34 @@ def make_layer(
     if means is not None and responses is not None:
         files.append(write_piece(store, f"classes/{name}", class_channels(means, responses)))
     return files
+
+
+def orders(found: Mapping[int, object], number: int) -> list[int]:
+    """Return each channel's place on the sheets of those that have any; -1 for the others."""
+    place = {channel: order for order, channel in enumerate(sorted(found))}
+    return [place.get(channel, -1) for channel in range(number)]
+
+
+def describe_channel(
+    numbers: Mapping[str, list[float | None]], channel: int, picture: PictureRow | None
+) -> list[list[str]]:
+    """Return the figures of a channel as terms and texts; what is not known is left out."""
+    shown: list[tuple[str, float | None, bool]] = []
+    if picture:
+        percentile = picture["percentile"]
+        above = None if percentile is None else percentile / 100
+        shown = [
+            ("picture", picture["activation"], False),
+            ("above images", above, True),
+            ("best image", picture["best_image"], False),
+        ]
+    for name, term, is_share in FACTS:
+        shown.append((term, numbers[name][channel] if name in numbers else None, is_share))
+    return [
+        [term, f"{value:.1%}".replace("%", " %") if is_share else f"{value:.3g}"]
+        for term, value, is_share in shown
+        if value is not None
+    ]
 
 
 def strongest_inputs(inputs: Inputs, channel: int) -> list[object]:
@@ -209,7 +252,8 @@ def best_classes(means: Floats, responses: Responses | None) -> list[int | None]
     known = np.flatnonzero(responses.images >= 2)
     if not len(known):
         return [None] * means.shape[1]
-    return [int(place) for place in known[means[known].argmax(axis=0)]]
+    best, above = known[means[known].argmax(axis=0)], means[known].max(axis=0) > 0
+    return [int(place) if excited else None for place, excited in zip(best, above, strict=True)]
 
 
 def class_channels(means: Floats, responses: Responses) -> dict[str, list[list[float | None]]]:
@@ -240,8 +284,7 @@ def joined_details(
     for channel, found in enumerate(statistics["exemplars"].to_pylist()):
         detail: dict[str, object] = {
             "bars": bars[channel],
-            "exemplars": exemplars(catalogue, found, shape),
-            "crops": crops.get(channel, []),
+            "seen": crops.get(channel) or exemplars(catalogue, found, shape),
         }
         if channel in pictures:
             detail["picture"] = describe_picture(pictures[channel])
@@ -285,19 +328,18 @@ def bars_of(counts: NDArray[np.int64]) -> list[object]:
     return [[short(value) for value in values[:-1]], short(values[-1]), heights]
 
 
-def exemplars(
-    catalogue: Catalogue, found: list[Exemplar], shape: Sequence[int]
-) -> list[list[float | None]]:
+def exemplars(catalogue: Catalogue, found: list[Exemplar], shape: Sequence[int]) -> list[Spot]:
     """Return image, value and the place of the maximum as a share of the network's input."""
     ids = np.array([row["image_id"] for row in found], np.int64)
-    rows: list[list[float | None]] = []
+    rows: list[Spot] = []
     for row, index in zip(found, catalogue.index_of(ids).tolist(), strict=True):
         if index < 0 or row["value"] == 0:
             continue  # a maximum of exactly zero is a silent map
-        place: list[float | None] = [None, None]
+        spot: Spot = {"image": index, "value": short(row["value"])}
         if len(shape) == 3:
-            place = [short((row["x"] + 0.5) / shape[2]), short((row["y"] + 0.5) / shape[1])]
-        rows.append([index, short(row["value"]), *place])
+            spot["x"] = short((row["x"] + 0.5) / shape[2])
+            spot["y"] = short((row["y"] + 0.5) / shape[1])
+        rows.append(spot)
     return rows
 
 
@@ -314,17 +356,12 @@ def read_pictures(run: Run, layer: str) -> dict[int, PictureRow]:
 
 
 def describe_picture(row: PictureRow) -> dict[str, object]:
-    """Lay out one picture with its numbers and its curve."""
+    """Return one picture with its status, its note and its curve."""
     image = decode(row["picture"])
     image.thumbnail((LONGEST_PICTURE, LONGEST_PICTURE))
     return {
-        "size": list(image.size),
         "jpeg": base64.b64encode(jpeg(image, 88)).decode(),
         "status": row["status"],
-        "activation": short(row["activation"]),
-        "start": short(row["start_activation"]),
-        "percentile": short(row["percentile"]),
-        "best": short(row["best_image"]),
         "note": row["note"],
         "curve": [short(value) for value in thin(row["curve"] or [])],
     }
@@ -371,14 +408,14 @@ def write_crops(store: Store, name: str, crops: Mapping[int, Sequence[Crop]]) ->
     return write_sheets(store, f"sheets/crops/{name}", tiles, CROP, CROP_COLUMNS, 70)
 
 
-def read_selectivity(run: Run, layer: str, number: int) -> list[float | None] | None:
+def read_selectivity(run: Run, layer: str, number: int) -> dict[str, list[float | None]]:
     """Read the channels' selectivity where the run has measured it."""
     path = f"explanation/selectivity/{layer}.parquet"
     if not run.store.exists(path):
-        return None
+        return {}
     table = read_table(run.store, path, ["channel", "selectivity"])
     values = dict(zip(table["channel"].to_pylist(), table["selectivity"].to_pylist(), strict=True))
-    return [short(values.get(channel)) for channel in range(number)]
+    return {"selectivity": [short(values.get(channel)) for channel in range(number)]}
 
 
 def make_strongest(store: Store, layer: str, unit: str, path: str, ids: object) -> list[ShardFile]:

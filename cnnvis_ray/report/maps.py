@@ -30,27 +30,60 @@ def make_map(run: Run, catalogue: Catalogue, layer: str) -> list[ShardFile]:
     """Write one layer's map, and sheets of its representatives where images are many."""
     table = read_table(run.store, f"embedding/{layer}.parquet", map_columns(run, layer))
     index = catalogue.index_of(table["image_id"].to_numpy())
+    value, index, chosen = describe_map(catalogue, table, index)
+    files = write_representatives(run, catalogue, layer, index, chosen) if chosen else []
+    return [write_piece(run.store, f"map/{slug(layer)}", value), *files]
+
+
+def make_other_map(run: Run, catalogue: Catalogue, other: Run, layer: str) -> list[ShardFile]:
+    """Write another run's map of the images that both runs have, by key."""
+    table = read_table(
+        other.store, f"embedding/{layer}.parquet", [*map_columns(other, layer), "key"]
+    )
+    rows = run.images(["image_id", "key"])
+    ids = dict(zip(rows["key"].to_pylist(), rows["image_id"].to_pylist(), strict=True))
+    own = np.array([ids.get(key, -1) for key in table["key"].to_pylist()], np.int64)
+    value, _, _ = describe_map(catalogue, table.drop_columns("key"), catalogue.index_of(own))
+    return [write_piece(run.store, f"map/{other_slug(layer)}", {**value, "lod": []})]
+
+
+def other_slug(layer: str) -> str:
+    """Return the file name of the other run's map of a layer."""
+    return slug(f"other {layer}")
+
+
+Chosen = dict[int, NDArray[np.int64]]
+
+
+def describe_map(
+    catalogue: Catalogue, table: pa.Table, index: NDArray[np.int64]
+) -> tuple[dict[str, object], NDArray[np.int64], Chosen]:
+    """Return a map's positions, regions and columns, its images, and its representatives.
+
+    Args:
+        catalogue: the shown images.
+        table: with x, y and further columns.
+        index: the number of each row's image; negative for one that is not shown.
+    """
     shown = np.flatnonzero(index >= 0)
     order = shown[np.argsort(index[shown], kind="stable")]
     table, index = table.take(order), index[order]
     places = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1).astype(np.float64)
-    grid, scale = quantize(places)
+    grid, _ = quantize(places)
     everyone = len(index) == len(catalogue.image_id)
     value: dict[str, object] = {
         "count": len(index),
         "ids": None if everyone else pack(index, "u4"),
         "xy": pack(grid, "u2"),
-        "scale": short(scale),
         "regions": find_regions(grid, catalogue.words()[index], catalogue.classes),
         "columns": number_columns(table),
         "lod": [],
     }
-    files: list[ShardFile] = []
+    chosen: Chosen = {}
     if len(index) > WITHOUT_LOD:
         chosen = {cells: represent(grid, cells) for cells in CELLS}
         value["lod"] = [[cells, pack(points, "u4")] for cells, points in chosen.items()]
-        files.extend(write_representatives(run, catalogue, layer, index, chosen))
-    return [write_piece(run.store, f"map/{slug(layer)}", value), *files]
+    return value, index, chosen
 
 
 def map_columns(run: Run, layer: str) -> list[str]:
@@ -157,7 +190,7 @@ def write_representatives(
     catalogue: Catalogue,
     layer: str,
     index: NDArray[np.int64],
-    chosen: dict[int, NDArray[np.int64]],
+    chosen: Chosen,
 ) -> list[ShardFile]:
     """Write sheets of the representatives of each zoom."""
     wanted = np.unique(np.concatenate([index[points] for points in chosen.values()]))

@@ -17,7 +17,7 @@ import numpy as np
 
 from cnnvis_ray.storage import ShardFile, Store, write_bytes
 
-FORMAT = 2  # a change of any file's form raises it, which makes every part be written again
+FORMAT = 3  # a change of any file's form raises it, which makes every part be written again
 FOLDER = "report"
 
 

@@ -6,63 +6,32 @@ in ``report/made.json``: a part whose inputs are as before is left as it is, and
 that are gone are deleted.
 """
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from importlib.resources import files as package_files
-from typing import TypedDict
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.ledger import Run, by_number, open_run
+from cnnvis_ray.ledger import Run, open_run
+from cnnvis_ray.ledger.reading import LABELS
 from cnnvis_ray.report.catalogue import Catalogue, read_catalogue
-from cnnvis_ray.report.extras import (
-    explained_images,
-    has_neighbours,
-    make_heat,
-    make_mosaic,
-    make_neighbours,
-    make_rejects,
-)
+from cnnvis_ray.report.extras import make_heat, make_mosaic, make_neighbours, make_rejects
 from cnnvis_ray.report.images import make_images, unit_rows
-from cnnvis_ray.report.layers import Inputs, make_layer, make_strongest, read_pictures
-from cnnvis_ray.report.maps import make_map
-from cnnvis_ray.report.pieces import FOLDER, Part, digest, pack, short, slug, write_piece
+from cnnvis_ray.report.layers import make_layer, make_strongest
+from cnnvis_ray.report.manifest import Made, manifest
+from cnnvis_ray.report.maps import make_map, make_other_map
+from cnnvis_ray.report.nights import make_audit, make_night
+from cnnvis_ray.report.pieces import FOLDER, Part, pack, write_piece
+from cnnvis_ray.report.planning import Options, plan_report
 from cnnvis_ray.storage import ShardFile, write_bytes
 
 MADE = f"{FOLDER}/made.json"
-PRODUCTS = {"maximization": "catalogue", "explanation": "cards"}
-"""The stage whose markers name a folder's merged files, where it has another name."""
-
 RECORD_SECONDS = 5.0  # at most so much work is done twice after a kill
-LARGE_UP_TO = 200_000  # images that get sheets of 128 pixels: 0.6 GB at most
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a report shows.
-
-    Attributes:
-        max_images: show at most so many images, evenly by label; None is all.
-        order: the layers in the network's order; those of the run by name without it.
-        inputs: by layer, the layer that feeds it and its kernels' norms, ``channel input``.
-    """
-
-    max_images: int | None = None
-    order: tuple[str, ...] = ()
-    inputs: Mapping[str, Inputs] = field(default_factory=dict)
-
-
-class Made(TypedDict):
-    """What the record keeps of a part: the digest of its inputs, its files and their bytes."""
-
-    inputs: str
-    files: list[tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +72,17 @@ class Maker:
         """The shown images."""
         return read_catalogue(self.run, self.options.max_images)
 
+    @cached_property
+    def other(self) -> Run:
+        """The run to compare with."""
+        assert self.options.compare is not None
+        return open_run(self.options.compare)
+
+    @cached_property
+    def labels(self) -> pa.Table | None:
+        """The present labels by image id, where they differ from those of the image shards."""
+        return self.run.table(LABELS) if self.run.store.exists(LABELS) else None
+
     def __call__(self, part: Part) -> tuple[Part, list[ShardFile]]:
         """Write one part and return it with its files."""
         return part, MAKERS[part.kind](self, part)
@@ -112,9 +92,8 @@ def make_unit(maker: Maker, part: Part) -> list[ShardFile]:
     """Write a work unit's rows and sheets."""
     store = maker.run.store
     ids = unit_rows(store, part, ["image_id"])["image_id"]
-    path = "labels.parquet"
-    if store.exists(path):
-        labels = maker.run.table(path)
+    labels = maker.labels
+    if labels is not None:
         place = pc.index_in(ids, value_set=labels["image_id"].combine_chunks())
         found = labels["label"].combine_chunks().take(place.combine_chunks()).to_pylist()
     else:
@@ -128,13 +107,6 @@ def make_unit_channels(maker: Maker, part: Part) -> list[ShardFile]:
     return make_strongest(maker.run.store, layer, unit, part.files[0], part.ids)
 
 
-def crop_of(run: Run) -> tuple[int, int]:
-    """Read to what side the network's preprocess resizes, and what square it cuts."""
-    identity = json.loads(run.store.read("run.json"))["identity"]
-    preprocess = identity.get("network.preprocess", {})
-    return int(preprocess.get("resize", 1)), int(preprocess.get("crop", 1))
-
-
 MAKERS: dict[str, Callable[[Maker, Part], list[ShardFile]]] = {
     "images": make_unit,
     "strongest": make_unit_channels,
@@ -143,109 +115,15 @@ MAKERS: dict[str, Callable[[Maker, Part], list[ShardFile]]] = {
         maker.run, maker.catalogue, part.subject, maker.options.inputs
     ),
     "neighbours": lambda maker, part: make_neighbours(maker.run, maker.catalogue, part.subject),
-    "heat": lambda maker, part: make_heat(maker.run, maker.catalogue, crop_of(maker.run)),
+    "other": lambda maker, part: make_other_map(
+        maker.run, maker.catalogue, maker.other, part.subject
+    ),
+    "heat": lambda maker, part: make_heat(maker.run, maker.catalogue),
+    "night": lambda maker, part: make_night(maker.run, maker.catalogue, part.subject),
+    "audit": lambda maker, part: make_audit(maker.run, maker.catalogue),
     "mosaic": lambda maker, part: make_mosaic(maker.run, part.subject),
     "rejects": lambda maker, part: make_rejects(maker.run),
 }
-
-
-def plan_report(run: Run, catalogue: Catalogue, options: Options) -> list[Part]:
-    """List the parts of a report, those of work units first."""
-    return [
-        *plan_units(run, catalogue),
-        *plan_layers(run, catalogue, options),
-        *plan_rest(run, catalogue),
-    ]
-
-
-def plan_units(run: Run, catalogue: Catalogue) -> Iterator[Part]:
-    """List the parts of each work unit."""
-    large = len(catalogue.image_id) <= LARGE_UP_TO
-    for unit in catalogue.units:
-        inputs = digest(unit.sha256, unit.labels, unit.ids, large)
-        files = (unit.path, "large") if large else (unit.path,)
-        yield Part("images", unit.name, inputs, files, unit.ids)
-    shown = {unit.name: unit.ids for unit in catalogue.units}
-    for layer in run.layers():
-        for file in run.files("extract", f"features/{layer}"):
-            unit_name = file.path.rsplit("/", 1)[-1][:6]
-            if unit_name in shown:
-                ids = shown[unit_name]
-                inputs = digest(file.sha256, ids)
-                yield Part("strongest", f"{layer}/{unit_name}", inputs, (file.path,), ids)
-
-
-def plan_layers(run: Run, catalogue: Catalogue, options: Options) -> Iterator[Part]:
-    """List the parts of each layer."""
-    shown = shown_digest(catalogue)
-    for layer in layers_of(run, options):
-        features = [file.sha256 for file in run.files("extract", f"features/{layer}")]
-        if run.store.exists(f"embedding/{layer}.parquet"):
-            version_ = content(run, f"embedding/{layer}.parquet")
-            yield Part("map", layer, digest(shown, version_))
-        if run.store.exists(f"channels/{layer}.parquet"):
-            read = [f"channels/{layer}.parquet", f"explanation/selectivity/{layer}.parquet"]
-            names = run.store.names("maximization")
-            read += [f"maximization/{name}/{layer}.parquet" for name in names]
-            crops = [file.sha256 for file in run.files("crops", f"explanation/crops/{layer}")]
-            kernels = options.inputs.get(layer)
-            norms = None if kernels is None else [kernels[0], kernels[1].tolist()]
-            versions = [content(run, path) for path in read]
-            yield Part("layer", layer, digest(shown, features, versions, crops, norms))
-        if has_neighbours(run, catalogue, layer):
-            stored = [
-                content(run, f"neighbours/{layer}/{name}")
-                for name in run.store.names(f"neighbours/{layer}")
-            ]
-            yield Part("neighbours", layer, digest(shown, stored, features))
-
-
-def plan_rest(run: Run, catalogue: Catalogue) -> Iterator[Part]:
-    """List the parts of the whole run."""
-    heat = [file.sha256 for file in run.files("explain", "explanation/heat")]
-    if heat:
-        classes = content(run, "explanation/classes.parquet")
-        yield Part("heat", "all", digest(shown_digest(catalogue), heat, classes))
-    for name in mosaics_of(run):
-        files = run.files("mosaic", "mosaic")
-        own = [
-            file.sha256
-            for file in files
-            if file.path.startswith((f"mosaic/{name}.", f"mosaic/{name}_files/"))
-        ]
-        yield Part("mosaic", name, digest(own))
-    rejects = [file.sha256 for file in run.files("images", "rejects") if file.rows]
-    if rejects:
-        yield Part("rejects", "all", digest(rejects))
-
-
-def shown_digest(catalogue: Catalogue) -> str:
-    """Digest which images are shown and what they are called."""
-    units = [[unit.name, unit.rows, unit.sha256, unit.labels] for unit in catalogue.units]
-    return digest(units, len(catalogue.classes))
-
-
-def content(run: Run, path: str) -> str | None:
-    """Return a file's digest from its marker, or from its content; None where there is none."""
-    if not run.store.exists(path):
-        return None
-    folder = path.split("/")[0]
-    for file in run.files(PRODUCTS.get(folder, folder), folder):
-        if file.path == path:
-            return file.sha256
-    return hashlib.sha256(run.store.read(path)).hexdigest()
-
-
-def layers_of(run: Run, options: Options) -> list[str]:
-    """List the layers that have features or a map, in the network's order."""
-    rank = {layer: place for place, layer in enumerate(options.order)}
-    return sorted(run.layers(), key=lambda layer: (rank.get(layer, len(rank)), by_number(layer)))
-
-
-def mosaics_of(run: Run) -> list[str]:
-    """List the run's mosaics, each one PNG or a Deep Zoom pyramid."""
-    names = run.store.names("mosaic")
-    return sorted({name[:-4] for name in names if name.endswith((".png", ".dzi"))})
 
 
 def write_report(
@@ -333,53 +211,3 @@ def write_app(run: Run) -> list[ShardFile]:
             path = f"{FOLDER}/{place}{source.name}"
             written.append(write_bytes(run.store, path, source.read_bytes()))
     return written
-
-
-def manifest(
-    run: Run, catalogue: Catalogue, options: Options, made: Mapping[str, Made]
-) -> dict[str, object]:
-    """Return what every page needs to know of the run."""
-    about = json.loads(run.store.read("run.json"))
-    summary = {}
-    if run.store.exists("summary.json"):
-        summary = json.loads(run.store.read("summary.json"))
-    layers = []
-    for layer in layers_of(run, options):
-        has = {kind: f"{kind}/{layer}" in made for kind in ("map", "layer", "neighbours")}
-        own = [made[name]["files"] for name in made if name.startswith(f"strongest/{layer}/")]
-        layers.append(
-            {
-                "name": layer,
-                "file": slug(layer),
-                **has,
-                "strongest": bool(own) and all(own),
-                "classes": any(
-                    path.startswith(f"{FOLDER}/data/classes/")
-                    for path, _ in made.get(f"layer/{layer}", {"files": []})["files"]
-                ),
-                "pictures": len(read_pictures(run, layer)) if has["layer"] else 0,
-                "quality": summary.get("quality", {}).get(layer, {}),
-            }
-        )
-    rejects = sum(file.rows for file in run.files("images", "rejects"))
-    return {
-        "network": about["identity"].get("network.name", ""),
-        "source": str(about["identity"].get("images.source", "")),
-        "versions": {"cnnvis_ray": version("cnnvis_ray"), **about.get("versions", {})},
-        "crop": crop_of(run),
-        "images": len(catalogue.image_id),
-        "total": catalogue.total,
-        "rejects": rejects,
-        "classes": catalogue.classes,
-        "labels": len(set(catalogue.label[catalogue.label >= 0].tolist())),
-        "labelled": int((catalogue.label >= 0).sum()),
-        "predicted": int((catalogue.prediction >= 0).sum()),
-        "units": [[unit.number, unit.rows] for unit in catalogue.units],
-        "large": len(catalogue.image_id) <= LARGE_UP_TO,
-        "layers": layers,
-        "mosaics": [[name, slug(name)] for name in mosaics_of(run)],
-        "explained": explained_images(run, catalogue),
-        "classheat": run.store.exists("explanation/classes.parquet"),
-        "seconds": {k: short(v) for k, v in summary.get("seconds", {}).items()},
-        "reason": summary.get("reason", ""),
-    }

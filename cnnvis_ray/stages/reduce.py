@@ -29,7 +29,7 @@ from cnnvis_ray.reduction import (
     as_dict,
     displacements,
     fit_pca,
-    in_turn,
+    in_threads,
     indices_of,
     judge_labels,
     pca_to_bytes,
@@ -256,7 +256,7 @@ def request_layer(
         options = PcaOptions(config.pca_components, job.config.seed)
         blocks = feature_blocks(job.store, shards)
         large = shape[0] * shape[1] > LARGE_NUMBERS
-        mapped = map_on(job, session) if large else in_turn
+        mapped = map_on(job, session) if large else in_threads
         pca = pca_to_bytes(fit_pca(blocks, shape, options, mapped))
     return LayerRequest(
         job.config.run_dir, layer, shards, width, config, job.config.seed, pca, start, with_map

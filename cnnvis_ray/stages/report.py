@@ -8,13 +8,12 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from cnnvis_ray.cluster import Session
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.explanation.plots import kernels_of
+from cnnvis_ray.ledger import open_run
 from cnnvis_ray.network import build_module
 from cnnvis_ray.report import Inputs, Maker, Options, Part, write_report
+from cnnvis_ray.stages.inputs import chain
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.reduce import FEW_IMAGES, map_on
 from cnnvis_ray.stages.summary import Summary
@@ -34,7 +33,9 @@ class Reporting:
         """Write what is due of the report."""
         job = self.job
         order = tuple(layer.name for layer in job.vision.table.layers)
-        options = Options(job.config.report.max_images, order, find_inputs(job))
+        options = Options(
+            job.config.report.max_images, order, find_inputs(job), job.config.report.compare
+        )
         large = job.image_keys().num_rows > FEW_IMAGES
 
         def mapped(maker: Maker, parts: list[Part]) -> Iterable[tuple[Part, list[ShardFile]]]:
@@ -56,12 +57,16 @@ def decide(job: Job) -> Reporting:
     """Check that there are images to show.
 
     Raises:
-        RefusedError: the run has no usable image, and none is extracted by this invocation.
+        RefusedError: the run has no usable image, and none is extracted by this invocation; the
+            run to compare with is not a run.
     """
     if "extract" not in job.stages and not job.image_keys().num_rows:
         raise RefusedError(
             f"report: the run has no usable image yet; first: cnnvis extract {job.store.root}"
         )
+    other = job.config.report.compare
+    if other is not None:
+        open_run(other)
     return Reporting(job)
 
 
@@ -73,29 +78,10 @@ def log_parts(maker: Maker, parts: list[Part]) -> Iterator[tuple[Part, list[Shar
 
 
 def find_inputs(job: Job) -> dict[str, Inputs]:
-    """Find, by layer, the layer whose channels feed it, with the norms of its kernels.
-
-    A pooling or activation has the inputs of the convolution before it, as long as that has the
-    same channels. A layer that joins several branches has none.
-    """
-    if not job.vision.network.state:
+    """Find, by layer, the shown layer that feeds it, with the norms of its kernels."""
+    shown = {layer for owner in job.ledger.passes("extract") for layer in owner.layers}
+    if len(shown) < 2 or not job.vision.network.state:
         return {}
     module = build_module(job.vision.network)
-    table = list(job.vision.table.layers)
-    shown = {layer for owner in job.ledger.passes("extract") for layer in owner.layers}
-    found: dict[str, Inputs] = {}
-    for place, layer in enumerate(table):
-        if layer.name not in shown:
-            continue
-        for at in range(place, -1, -1):
-            if table[at].channels != layer.channels:
-                break
-            kernels = kernels_of(module.get_submodule(table[at].name))
-            if kernels is None:
-                continue
-            before = [each for each in table[:at] if each.channels == kernels.shape[1]]
-            named = [each.name for each in before if each.name in shown]
-            if named:
-                found[layer.name] = (named[-1], np.sqrt(np.square(kernels).sum(axis=(2, 3))))
-            break
-    return found
+    preprocess = job.vision.network.preprocess
+    return chain(module, (1, preprocess.channels, preprocess.crop, preprocess.crop), shown)

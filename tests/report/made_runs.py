@@ -295,6 +295,36 @@ class MadeRun:
         commit(self.store, self.open_pass("mosaic", [layer]), Marker("000000.r0", (file,)))
         return file
 
+    def add_night(self, name: str, layer: str) -> None:
+        """Write a night of one unit, and what it changed."""
+        night = MadeRun(Path(self.store.root) / "placed" / name, self.classes, self.per_unit)
+        night.add_images(1)
+        night.add_channels(layer)
+        moved = [{"channel": number, "shift": 1.5 - number, "z": 9.0} for number in range(3)]
+        changes = {
+            "verdict": "changed",
+            "reason": "",
+            "num_images": len(night.ids),
+            "num_reference": len(self.ids),
+            "smallest_change": 0.12,
+            "layers": [{"layer": layer, "score": 9.0, "threshold": 3.0, "channels": moved}],
+            "novelty": {
+                "share": 0.5,
+                "expected": 0.05,
+                "strangest": [{"key": night.key(0), "distance": 7.0}, {"key": "gone"}],
+            },
+            "arrived": {"images": len(night.ids), "rejects": 1, "reasons": {HOSTILE[0]: 1}},
+        }
+        self.store.write(f"placed/{name}/changes.json", json.dumps(changes).encode())
+
+    def add_audit(self, layer: str) -> None:
+        """Write what an audit found: a pair, and a doubtful label."""
+        pair = {"image_id": self.ids[0], "other_image_id": self.ids[1], "cosine": 0.99}
+        doubt = {"image_id": self.ids[2], "label": HOSTILE[1], "probe_label": HOSTILE[2]}
+        for kind, row in (("duplicates", pair), ("labels", {**doubt, "score": 3.0})):
+            write_table(self.store, f"audit/{kind}.parquet", pa.Table.from_pylist([row]))
+        self.store.write("audit/audit.json", json.dumps({"layer": layer}).encode())
+
 
 def whole_run(folder: Path, units: int = 5) -> MadeRun:
     """Make a run that has everything, with hostile names."""
@@ -308,4 +338,7 @@ def whole_run(folder: Path, units: int = 5) -> MadeRun:
     run.add_crops("block2")
     run.add_heat(3)
     run.add_mosaic("block2")
+    run.add_night("n 1", "block2")
+    run.add_night("n2", "block2")
+    run.add_audit("block2")
     return run

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from cnnvis_ray.report import write_report
+from cnnvis_ray.report import Options, write_report
 from tests.report.browsers import BROWSERS, Browser, chromium, settle
 from tests.report.made_runs import HOSTILE, MadeRun, whole_run
 
@@ -32,6 +32,10 @@ ROUTES = [
     "#/image//17",
     "#/compare/block1/block2",
     "#/mosaic/block2-scatter",
+    "#/compare/block1/block2 in run",
+    "#/nights",
+    "#/night/n%201",
+    "#/audit",
     "#/rejects",
     *[f"#/class/{quote(name, safe='')}" for name in HOSTILE],
     "#/nowhere",
@@ -58,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a run that has everything, moved to where its run is not."""
     place = tmp_path_factory.mktemp("run")
     whole_run(place / "run")
-    write_report(str(place / "run"))
+    write_report(str(place / "run"), Options(compare=str(place / "run")))
     return Path(shutil.move(place / "run" / "report", place / "moved here"))
 
 
@@ -237,6 +241,35 @@ def test_each_zoom_shows_more_pictures(browser: Browser, site: str) -> None:
         shown_at.append(side)
         assert browser.run("return app.view.data.boxes.length > 0")
     assert shown_at[-1] > shown_at[0]
+
+
+def test_a_view_is_saved_as_png_with_pictures_over_http_only(browser: Browser, site: str) -> None:
+    show(browser, site, "#/map/block2")
+    settle(browser, "app.view.data.boxes && app.view.data.boxes.length")
+    browser.run(
+        "window.saved = []; HTMLAnchorElement.prototype.click = function () "
+        "{ window.saved.push(this.href) };"
+        "[...document.querySelectorAll('.tools button')].at(-1).click()"
+    )
+    sizes = browser.run("return window.saved.map((href) => [href.slice(0, 22), href.length])")
+    assert isinstance(sizes, list)
+    assert len(sizes) == 1
+    assert sizes[0][0] == "data:image/png;base64,"
+    assert sizes[0][1] > 10_000
+    told = str(browser.run("return document.querySelector('.side').innerText"))
+    assert ("Saved without pictures" in told) == site.startswith("file:")
+    assert browser.complaints() == []
+    browser.open("about:blank")
+
+
+def test_two_runs_share_one_selection(browser: Browser, site: str) -> None:
+    show(browser, site, "#/compare/block1/block2 in run")
+    browser.run("app.view.reselect([3, 4, 5])")
+    chosen = browser.run(
+        "return app.view.linked.map((v) => v.data.selected.reduce((a, b) => a + b, 0))"
+    )
+    assert chosen == [3, 3]
+    browser.run("app.view.reselect(null)")
 
 
 def test_a_piece_that_does_not_load_is_named(browser: Browser, tmp_path: Path) -> None:

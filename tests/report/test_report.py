@@ -24,6 +24,7 @@ from cnnvis_ray.report.pieces import slug
 from cnnvis_ray.storage import ShardFile, write_table
 from tests.report.made_runs import CHANNELS, HOSTILE, LAYERS, MadeRun, whole_run
 
+OWN_CODE = 82_500  # bytes of scripts, styles and the page
 APP = files("cnnvis_ray.report") / "app"
 
 
@@ -168,11 +169,11 @@ def test_a_run_may_lack_anything(tmp_path: Path, lacking: str) -> None:
 
 def test_sizes_an_image(tmp_path: Path) -> None:
     run = MadeRun(tmp_path, [f"class {number}" for number in range(40)], per_unit=1024)
-    run.add_images(5)
+    run.add_images(2)
     run.add_features("block1")
     run.add_map("block1")
     write_report(str(tmp_path))
-    images = 5 * 1024
+    images = 2 * 1024
     words = piece(tmp_path, "map/block1")
     assert isinstance(words, dict)
     columns = (tmp_path / "report" / "data" / "columns.js").stat().st_size
@@ -275,6 +276,63 @@ def test_a_run_without_images_is_refused(tmp_path: Path) -> None:
     commit(run.store, owner, Marker("000000.r0", ()))
     with pytest.raises(RefusedError):
         read_catalogue(open_run(str(tmp_path)))
+
+
+def test_own_code_is_small_and_in_short_files() -> None:
+    own = [path for path in APP.iterdir() if path.name.endswith((".js", ".css", ".html"))]
+    own = [path for path in own if "openseadragon" not in path.name]
+    assert sum(len(path.read_bytes()) for path in own) <= OWN_CODE
+    assert max(len(path.read_text().splitlines()) for path in own) <= 250
+
+
+def test_another_runs_map_holds_the_images_of_both_by_key(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path / "run", HOSTILE)
+    run.add_images(3)
+    other = MadeRun(tmp_path / "other", HOSTILE)
+    other.add_images(2)
+    for made in (run, other):
+        made.add_features("block1")
+        made.add_map("block1")
+    write_report(str(tmp_path / "run"), Options(compare=str(tmp_path / "other")))
+    found = piece(tmp_path / "run", "run")
+    assert isinstance(found, dict)
+    (side,) = found["others"]
+    assert side["name"] == "block1 in other"
+    value = piece(tmp_path / "run", f"map/{side['file']}")
+    assert isinstance(value, dict)
+    assert np.frombuffer(base64.b64decode(value["ids"]), "<u4").tolist() == list(range(16))
+    write_report(str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "report" / "data" / "map" / f"{side['file']}.js").exists()
+
+
+def test_a_night_is_shown_as_far_as_it_says(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path, HOSTILE)
+    run.add_images(2)
+    run.add_night("n2", "block1")
+    run.store.write("placed/empty/changes.json", b"{}")
+    MadeRun(tmp_path / "placed" / "empty", HOSTILE).add_images(1)
+    write_report(str(tmp_path))
+    found = piece(tmp_path, "run")
+    assert isinstance(found, dict)
+    assert [(night["verdict"], night["score"]) for night in found["nights"]] == [
+        ("not judged", None),
+        ("changed", 3.0),
+    ]
+    value = piece(tmp_path, "night/n2")
+    assert isinstance(value, dict)
+    assert [row["channel"] for row in value["channels"]] == [0, 1, 2]
+    assert [row[0] >= 0 for row in value["strangest"]] == [True, False]
+    assert (tmp_path / "report" / "sheets" / "night" / "n2.jpg").exists()
+
+
+def test_findings_of_an_audit_name_shown_images(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path, HOSTILE)
+    run.add_images(2)
+    run.add_audit("block1")
+    write_report(str(tmp_path))
+    value = piece(tmp_path, "audit")
+    assert isinstance(value, dict)
+    assert [row["images"] for group in value["groups"] for row in group["rows"]] == [[0, 1], [2]]
 
 
 def test_the_policy_and_the_scripts_of_the_page() -> None:

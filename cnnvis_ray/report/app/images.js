@@ -1,4 +1,4 @@
-// All images, and what a search finds: keys, classes, channels.
+// All images, what a search finds of keys, classes and channels, and images that could not be used.
 "use strict";
 
 app.pages.images = { title: "Images", first: () => ["images"], show: showImages };
@@ -7,90 +7,77 @@ const PAGE = 240;
 const MOST_HITS = 50000; // further ones cost more than 50 ms and help nobody
 
 async function showImages(parts, query, main) {
-  const text = query.get("q") || "", title = h("h1", {}, "Images");
-  main.append(title);
-  document.getElementById("query").value = text;
-  if (query.get("selected")) {
-    title.textContent = "Selected images";
-    return paged(main, selectedImages());
-  }
-  if (!text) {
-    if (app.run.explained.length) add(main, [section("Explained by heat maps", gallery(app.run.explained.slice(0, 48))), h("h2", {}, `All ${show(app.run.images)}`)]);
-    return paged(main, Array.from({ length: app.run.images }, (_, i) => i));
-  }
-  title.replaceChildren("Search: ", name(text, 80));
-  const classes = findClasses(text), channel = findChannel(text);
-  add(main, [channel && h("p", {}, link(channel, name(channel[1]), channel.length > 2 ? " / " + channel[2] : ""))]);
-  add(main, [section("Classes", classes.length ? h("p", { class: "words" }, classes.slice(0, 40).map((found) => link(["class", found], name(say(found), 60)))) : null)]);
-  const heading = h("h2", {}, "Keys"), list = h("div");
-  main.append(heading, list);
-  const images = await search(text);
-  heading.textContent = images.length < MOST_HITS ? `${show(images.length)} keys` : `The first ${show(MOST_HITS)} keys`;
-  const mapped = app.run.layers.filter((layer) => layer.map);
-  if (images.length && mapped.length) list.append(h("p", {}, h("button", { type: "button", onclick: () => {
-    select(images);
-    location.hash = address("map", mapped[mapped.length - 1].name);
-  } }, "Show them on the map")));
-  paged(list, images);
+	const text = query.get("q") || "", everything = Array.from({ length: run.images }, (_, i) => i);
+	document.getElementById("query").value = text;
+	if (query.get("selected")) return add(main, h("h1", "Selected images"), paged(selectedImages()));
+	if (!text) {
+		const explained = section("Explained by heat maps", gallery(run.explained.slice(0, 48)));
+		return add(main, h("h1", "Images"), explained, explained && h("h2", `All ${show(run.images)}`), paged(everything));
+	}
+	const wanted = text.toLowerCase(), classes = run.classes.filter((found) => `${found}\n${say(found)}`.toLowerCase().includes(wanted)), channel = findChannel(text);
+	add(main, h("h1", "Search: ", name(text, 80)), channel && h("p", link(channel, channel.slice(1).join(" / "))),
+		section("Classes", classes.length > 0 && h("p.words", classes.slice(0, 40).map((found) => classLink(found)))));
+	const images = await search(text);
+	add(main, h("h2", images.length < MOST_HITS ? `${show(images.length)} keys` : `The first ${show(MOST_HITS)} keys`), showOnMap("Show them on the map", images), paged(images));
 }
 
-function paged(main, images) {
-  const list = h("div"), more = h("button", { type: "button" });
-  let shown = 0;
-  const step = () => {
-    list.append(gallery(images.slice(shown, shown + PAGE)));
-    shown = Math.min(images.length, shown + PAGE);
-    more.textContent = `More: ${show(images.length - shown)} are left`;
-    more.hidden = shown >= images.length;
-  };
-  more.addEventListener("click", step);
-  step();
-  main.append(list, more);
-}
-
-function findClasses(text) {
-  const wanted = text.toLowerCase();
-  return app.run.classes.filter((found) => found.toLowerCase().includes(wanted) || say(found).toLowerCase().includes(wanted));
+function paged(images) {
+	const list = h("div"), more = button("", () => step());
+	const step = () => {
+		const shown = list.querySelectorAll("a").length;
+		add(list, gallery(images.slice(shown, shown + PAGE)));
+		more.textContent = `More: ${show(images.length - shown - PAGE)} are left`;
+		more.hidden = shown + PAGE >= images.length;
+	};
+	step();
+	return [list, more];
 }
 
 // "features.12/40", "features.12 40" or a layer alone.
 function findChannel(text) {
-  const [, layerName, channel] = text.match(/^(\S+?)[\s/:]+(\d+)$/) || [null, text, null], layer = layerOf(layerName);
-  if (!layer || !layer.layer) return null;
-  return channel === null ? ["layer", layerName] : ["channel", layerName, channel];
+	const [, layerName, channel] = text.match(/^(\S+?)(?:[\s/:]+(\d+))?$/) || [];
+	return layerOf(layerName)?.layer && (channel ? ["channel", layerName, channel] : ["layer", layerName]);
 }
 
-// Keys are read once, a string per work unit, in blocks that keep the page alive.
+// Keys are read once, a text per work unit, in blocks that keep the page alive.
 async function readKeys() {
-  if (app.keys.length === app.run.units.length) return app.keys;
-  const names = app.run.units.map(([number]) => "keys/" + String(number).padStart(6, "0")), found = [];
-  for (let i = 0; i < names.length; i += 16) {
-    const block = await Promise.all(names.slice(i, i + 16).map(load));
-    for (const keys of block) found.push(keys.map((key) => key.replace(/\n/g, " ")).join("\n").toLowerCase());
-  }
-  app.keys = found;
-  return found;
+	while (app.keys.length < run.units.length) {
+		const names = app.starts.slice(app.keys.length, app.keys.length + 16).map((start) => "keys/" + unitOf(start).name);
+		for (const keys of await Promise.all(names.map(load))) app.keys.push(keys.map((key) => key.replace(/\n/g, " ")).join("\n").toLowerCase());
+	}
+	return app.keys;
 }
 
 async function search(text) {
-  const keys = await readKeys(), start = performance.now(), wanted = text.toLowerCase(), images = [];
-  for (let unit = 0; unit < keys.length && images.length < MOST_HITS; unit++) {
-    const joined = keys[unit];
-    let at = joined.indexOf(wanted), from = 0, row = 0;
-    while (at >= 0) {
-      for (let line = joined.indexOf("\n", from); line >= 0 && line < at; line = joined.indexOf("\n", from)) {
-        row++;
-        from = line + 1;
-      }
-      images.push(app.starts[unit] + row);
-      const end = joined.indexOf("\n", at);
-      if (end < 0) break;
-      row++;
-      from = end + 1;
-      at = joined.indexOf(wanted, from);
-    }
-  }
-  if (images.length > MOST_HITS) images.length = MOST_HITS;
-  app.searchMilliseconds = performance.now() - start;
-  return images;
+	const keys = await readKeys(), start = performance.now(), wanted = text.toLowerCase(), images = [];
+	for (let unit = 0; unit < keys.length && images.length < MOST_HITS; unit++) {
+		const joined = keys[unit];
+		let row = app.starts[unit], from = 0, at, line;
+		while ((at = joined.indexOf(wanted, from)) >= 0) {
+			for (; (line = joined.indexOf("\n", from)) >= 0 && line < at; from = line + 1) row++;
+			images.push(row++);
+			if (line < 0) break;
+			from = line + 1;
+		}
+	}
+	app.searchMilliseconds = performance.now() - start;
+	return images.slice(0, MOST_HITS);
+}
+
+async function findKey(key) {
+	const keys = key ? await readKeys() : [], wanted = key.replace(/\n/g, " ").toLowerCase();
+	for (let unit = 0; unit < keys.length; unit++) {
+		const row = keys[unit].includes(wanted) ? (await load("keys/" + unitOf(app.starts[unit]).name)).indexOf(key) : -1;
+		if (row >= 0) return app.starts[unit] + row;
+	}
+	return -1;
+}
+
+app.pages.rejects = { title: "Rejects", when: () => run.rejects > 0, first: () => ["rejects"], show: showRejects };
+
+async function showRejects(parts, query, main) {
+	if (!run.rejects) return add(main, h("h1", "Every image could be used"));
+	const { key, stage, error } = await load("rejects");
+	add(main, h("h1", `${show(run.rejects)} images could not be used`), table("Rejects", ["image", "stage", "reason"], key.map((text, i) => [name(text, 200), stage[i], name(error[i], 300)])),
+		run.rejects > key.length && quiet(`The first ${show(key.length)} of them.`));
 }

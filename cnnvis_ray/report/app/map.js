@@ -1,161 +1,117 @@
 // The map of a layer: every image where its features put it.
 "use strict";
 
-app.pages.map = { title: "Map", when: () => app.run.layers.some((layer) => layer.map), first: () => ["map", [...app.run.layers].reverse().find((layer) => layer.map).name], show: showMap };
+app.pages.map = { title: "Map", when: () => app.mapped.length, first: () => ["map", app.mapped.at(-1).name], show: showMap };
 
 async function showMap([layerName], query, main) {
-  const layer = layerOf(layerName);
-  if (!layer || !layer.map) return missing(main, `There is no map of ${layerName}.`);
-  const view = new MapView(`Map of ${app.run.images} images by ${layerName}`);
-  const side = h("aside", { class: "side", "aria-label": "Map settings and selection" }), picked = h("div", { class: "picked", "aria-live": "polite" });
-  const mapped = app.run.layers.filter((found) => found.map);
-  const title = h("h1", {}, "Map of ", name(layerName));
-  const tools = h("div", { class: "tools" });
-  main.append(h("div", { class: "mappage" }, h("div", { class: "stage" }, view.box, tools), add(side, [title])));
-  leave(() => view.watch.disconnect());
-  if (query.get("image")) app.focus = Number(query.get("image"));
-  await view.open(layer);
-  const [x, y, zoom] = (query.get("view") || "").split(",").map(Number);
-  if (zoom > 0) view.move(x, y, zoom);
-  else if (query.get("image")) {
-    const point = view.pointOf(app.focus);
-    if (point >= 0) view.move(view.data.xy[2 * point], view.data.xy[2 * point + 1], 5);
-  }
-  const state = { colour: query.get("colour") || app.colour || (app.run.labelled ? "label" : app.run.predicted ? "prediction" : "plain") };
-  const legend = h("div", { class: "legend" });
-  const remember = () => {
-    clearTimeout(view.timer);
-    view.timer = setTimeout(() => {
-      if (!view.box.isConnected) return;
-      const at = [Math.round(view.view.x), Math.round(view.view.y), view.view.zoom.toPrecision(4)].join(",");
-      history.replaceState(null, "", `${address("map", layerName)}?colour=${encodeURIComponent(state.colour)}&view=${at}`);
-    }, 250);
-  };
-  view.moved = remember;
-  const recolour = async (kind) => {
-    app.colour = state.colour = kind;
-    await colourBy(view, kind, legend);
-    remember();
-  };
-  const reselect = (images) => {
-    select(images);
-    paintSelection(view.data);
-    view.draw();
-    showSelection(picked, view);
-  };
-  view.selected = reselect;
-  view.reselect = reselect;
-  view.clicked = (image) => {
-    if (image === null) return reselect(null);
-    app.focus = image;
-    view.draw();
-    if (app.selection && !app.selection[image]) return;
-    imageOf(image).then((found) => { location.hash = imageAddress(image, found.key); });
-  };
-  hovering(view);
-  const colours = [["plain", "number of images"], app.run.labelled && ["label", "class"], app.run.predicted && ["prediction", "prediction"], ...Object.keys(view.data.columns).map((column) => [column, column])].filter(Boolean);
-  if (!colours.some(([key]) => key === state.colour)) state.colour = colours[0][0];
-  add(side, [
-    mapped.length > 1 && choice("Layer", mapped.map((found) => [found.name, found.name]), layerName, (value) => { location.hash = address("map", value) + `?colour=${encodeURIComponent(state.colour)}`; }),
-    choice("Colour by", colours, state.colour, recolour), legend, picked,
-    view.data.regions.length > 0 && h("details", { open: !app.selection && innerWidth > 800 }, h("summary", {}, "Regions"), regionList(view)),
-    layerQuality(layer),
-    app.run.total > app.run.images && h("p", { class: "quiet" }, `${show(app.run.images)} of ${show(app.run.total)} images are shown, evenly by class.`),
-  ]);
-  add(tools, [
-    toggle("Lasso", false, (on) => { view.lasso = on; view.box.classList.toggle("lasso", on); }),
-    toggle("Pictures", true, (on) => { view.data.pictures = on; view.draw(); }),
-    toggle("Words", true, (on) => { view.data.words = on; view.draw(); }),
-    h("button", { type: "button", "aria-label": "Zoom in", onclick: () => view.zoomBy(1.6) }, "+"),
-    h("button", { type: "button", "aria-label": "Zoom out", onclick: () => view.zoomBy(1 / 1.6) }, "−"),
-    h("button", { type: "button", onclick: () => view.move(32768, 32768, 1) }, "Whole map"),
-    h("button", { type: "button", title: "Points and words as PNG: a browser does not let a page save pictures that were opened from disk", onclick: () => savePoints(view) }, "Save points as PNG"),
-  ]);
-  app.view = view;
-  await colourBy(view, state.colour, legend);
-  showSelection(picked, view);
+	const layer = layerOf(layerName);
+	if (!layer?.map) return missing(main, `There is no map of ${layerName}.`);
+	const view = new MapView(`Map of ${run.images} images by ${layerName}`), side = h("aside.side", { "aria-label": "Map settings and selection" });
+	const legend = h("div.legend"), tools = h("div.tools"), said = h("p.quiet", { role: "status" });
+	add(main, h("div.mappage", h("div.stage", view.box, tools), add(side, h("h1", "Map of ", name(layerName)))));
+	await view.open(layer);
+	const { data } = view, colours = colourings(Object.keys(data.columns));
+	const [x, y, zoom] = (query.get("view") || "").split(",").map(Number), image = query.get("image");
+	if (image) app.focus = Number(image);
+	const point = image ? view.pointOf(app.focus) : -1;
+	if (zoom > 0) view.move(x, y, zoom);
+	else if (point >= 0) view.move(data.xy[2 * point], data.xy[2 * point + 1], 5);
+	const here = () => `${address("map", layerName)}?colour=${encodeURIComponent(app.colour)}`;
+	view.moved = () => {
+		clearTimeout(view.timer);
+		view.timer = setTimeout(() => {
+			const at = [Math.round(view.view.x), Math.round(view.view.y), view.view.zoom.toPrecision(4)];
+			if (view.box.isConnected) history.replaceState(null, "", `${here()}&view=${at}`);
+		}, 250);
+	};
+	const recolour = async (kind) => {
+		app.colour = kind;
+		await colourBy(view, kind, legend);
+		view.moved();
+	};
+	view.clicked = async (found) => {
+		if (found === null) return view.reselect(null);
+		app.focus = found;
+		view.draw();
+		if (!app.selection || app.selection[found]) location.hash = imageAddress(found, await keyOf(found));
+	};
+	const wanted = [query.get("colour"), app.colour, firstColour()].find((kind) => colours.some(([key]) => key === kind));
+	add(side, chooseNamed("Layer", app.mapped, layerName, (value) => { location.hash = here().replace(address("map", layerName), address("map", value)); }),
+		choice("Colour by", colours, wanted, recolour), legend, view.picked,
+		data.regions.length > 0 && h("details", { open: !app.selection && innerWidth > 800 }, h("summary", "Regions"), regionList(view)),
+		facts(layer.facts), sampled(), said);
+	add(tools, view.lassoButton(),
+		toggle("Pictures", true, (on) => { data.pictures = on; view.draw(); }),
+		toggle("Words", true, (on) => { data.words = on; view.draw(); }),
+		button("+", () => view.zoomBy(1.6), "Zoom in"), button("−", () => view.zoomBy(1 / 1.6), "Zoom out"),
+		button("Whole map", () => view.move(32768, 32768, 1)), button("Save as PNG", () => savePicture(view, legend, said)));
+	app.view = view;
+	app.colour = wanted;
+	await colourBy(view, wanted, legend);
+	view.showSelection();
 }
 
-function toggle(text, on, change) {
-  const button = h("button", { type: "button", "aria-pressed": String(on), onclick: () => {
-    on = !on;
-    button.setAttribute("aria-pressed", String(on));
-    change(on);
-  } }, text);
-  return button;
+function firstColour() {
+	return run.labelled ? "label" : run.predicted ? "prediction" : "plain";
 }
 
+function colourings(columns) {
+	return [["plain", "number of images"], run.labelled && ["label", "class"], run.predicted && ["prediction", "prediction"], ...columns.map((column) => [column, column])].filter(Boolean);
+}
+
+// Colour a map's points and say in the legend what a colour means.
 async function colourBy(view, kind, legend) {
-  const data = view.data;
-  const column = kind === "label" || kind === "prediction" ? await columnOf(kind) : null;
-  legend.replaceChildren();
-  data.frames = Boolean(column);
-  if (column) {
-    const none = nothing(), classOf = (point) => column[view.imageOf(point)];
-    paint(data, Uint8Array.from({ length: data.count }, (_, point) => (classOf(point) === none ? 255 : classOf(point) % 255)), "class");
-    const counts = new Map();
-    for (let point = 0; point < data.count; point++) counts.set(classOf(point), (counts.get(classOf(point)) || 0) + 1);
-    counts.delete(none);
-    const most = [...counts].sort((a, b) => b[1] - a[1]);
-    add(legend, [h("ul", {}, most.slice(0, 10).map(([index, count]) => h("li", {}, h("span", { class: "dot", style: { background: css(data.palette[index % 255]) } }),
-      link(["class", app.run.classes[index]], name(say(app.run.classes[index]), 40)), h("span", { class: "quiet" }, " " + show(count))))),
-      most.length > 10 && h("p", { class: "quiet" }, `and ${show(most.length - 10)} more`)]);
-  } else if (data.columns[kind]) {
-    const [low, high, bytes] = data.columns[kind];
-    paint(data, unpack(bytes, Uint8Array), "number");
-    const canvas = h("canvas", { width: 200, height: 1, class: "ramp", role: "img", "aria-label": `${kind} from ${show(low)} to ${show(high)}` }), context = canvas.getContext("2d");
-    for (let i = 0; i < 200; i++) { context.fillStyle = css(ramp(i / 199, VIRIDIS)); context.fillRect(i, 0, 1, 1); }
-    add(legend, [canvas, h("p", { class: "ends" }, h("span", {}, show(low)), h("span", {}, show(high)))]);
-  } else paint(data, new Uint8Array(data.count), "plain");
-  view.draw();
+	const { data } = view, column = /^(label|prediction)$/.test(kind) && await columnOf(kind);
+	legend.replaceChildren();
+	data.frames = Boolean(column);
+	data.legend = [];
+	if (column) {
+		const counts = new Map(), classes = Array.from({ length: data.count }, (_, point) => column[view.imageOf(point)]);
+		for (const index of classes) if (index !== nothing()) counts.set(index, (counts.get(index) || 0) + 1);
+		paint(data, Uint8Array.from(classes, (index) => (index === nothing() ? 255 : index % 255)), "class");
+		const most = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 10);
+		data.legend = most.map(([index]) => [data.palette[index % 255], say(run.classes[index])]);
+		add(legend, h("ul", most.map(([index, count]) => h("li", h("span.dot", { style: { background: css(data.palette[index % 255]) } }), classLink(run.classes[index], 40), h("span.quiet", " " + show(count))))),
+			counts.size > 10 && quiet(`and ${show(counts.size - 10)} more`));
+	} else if (data.columns[kind]) {
+		const [low, high, bytes] = data.columns[kind];
+		paint(data, unpack(bytes, Uint8Array), "number");
+		data.legend = [0, 127, 254].map((i) => [data.palette[i], `${kind} ${show(low + ((high - low) * i) / 254)}`]);
+		const colours = [0, 64, 127, 190, 254].map((i) => css(data.palette[i]));
+		add(legend, h("div.ramp", { style: { background: `linear-gradient(90deg, ${colours})` } }), h("p.ends", h("span", show(low)), h("span", show(high))));
+	} else paint(data, new Uint8Array(data.count), "plain");
+	view.draw();
 }
 
 function regionList(view) {
-  const rows = view.data.regions.filter((row) => row[0] === 1).sort((a, b) => b[3] - a[3]);
-  return h("ul", { class: "regions" }, rows.map(([, x, y, count, words, share]) => h("li", {},
-    h("button", { type: "button", title: `${percent(share)} of its images are called so`, onclick: () => view.move(x, y, 4) }, h("span", {}, name(words.map(say).join(", "), 70)), h("span", { class: "quiet" }, show(count))))));
+	const rows = view.data.regions.filter(([zoom]) => zoom === 1).sort((a, b) => b[3] - a[3]);
+	return h("ul.regions", rows.map(([, x, y, count, words, share]) => h("li", h("button", { type: "button", title: `${percent(share)} of its images are called so`, onclick: () => view.move(x, y, 4) },
+		h("span", name(words.map(say).join(", "), 70)), h("span.quiet", show(count))))));
 }
 
-function showSelection(picked, view) {
-  const images = selectedImages();
-  picked.replaceChildren();
-  if (!images.length) return add(picked, [h("p", { class: "quiet" }, "Draw around points with the lasso, or hold shift, to select them. Click a picture to open it.")]);
-  add(picked, [h("h2", {}, `${show(images.length)} selected`), gallery(images.slice(0, 24), 60),
-    h("p", {}, h("button", { type: "button", onclick: () => view.reselect(null) }, "Clear"), " ", h("a", { href: "#/images?selected=1" }, "All of them"))]);
-}
-
-function layerQuality(layer) {
-  const words = { knn_preservation: "neighbours kept", trustworthiness: "trustworthiness", label_agreement: "label agreement", label_chance: "by chance" };
-  return facts(Object.entries(words).map(([key, text]) => [text, percent(layer.quality[key])]));
-}
-
-// The name of what is under the pointer.
-function hovering(view) {
-  const tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
-  view.box.append(tip);
-  let last = null;
-  view.hover = async (event) => {
-    const image = view.pick(view.at(event)), box = view.box.getBoundingClientRect();
-    view.box.classList.toggle("over-image", image !== null);
-    tip.hidden = image === null;
-    tip.style.left = Math.min(event.clientX - box.left + 14, box.width - 240) + "px";
-    tip.style.top = Math.min(event.clientY - box.top + 14, box.height - 120) + "px";
-    if (image === null || image === last) return;
-    last = image;
-    const at = place(image), keys = await load("keys/" + at.name);
-    if (last === image) tip.replaceChildren(tile(image, 72), h("span", {}, clean(keys[at.row], 90)));
-  };
-  view.box.addEventListener("pointerleave", () => { tip.hidden = true; });
-}
-
-function savePoints(view) {
-  const width = 2400, height = Math.round((width * view.points.height) / view.points.width), canvas = h("canvas", { width, height });
-  const ratio = (width / view.points.width) * view.ratio, frame = view.frame(width, height, ratio);
-  const data = { ...view.data, sums: null, pixels: null }, paper = h("canvas", { width, height }), context = paper.getContext("2d");
-  drawPoints(canvas, data, frame);
-  context.fillStyle = dark() ? "#121214" : "#ffffff";
-  context.fillRect(0, 0, width, height);
-  context.drawImage(canvas, 0, 0);
-  drawWords(paper, data, frame);
-  h("a", { download: `${data.file}.png`, href: paper.toDataURL("image/png") }).click();
+// Save the view for a paper. A browser reads no pixel of pictures that were opened from disk, so
+// there the points, words and legend are saved.
+function savePicture(view, legend, said) {
+	const width = 2400, height = Math.round((width * view.points.height) / view.points.width), paper = h("canvas", { width, height });
+	const ratio = (width / view.points.width) * view.ratio, frame = view.frame(paper, ratio), onDisk = location.protocol === "file:";
+	const data = { ...view.data, sums: null, pixels: null, pictures: view.data.pictures && !onDisk }, context = paper.getContext("2d");
+	const points = h("canvas", { width, height }), size = 14 * ratio;
+	drawPoints(points, data, frame);
+	context.fillStyle = dark() ? "#121214" : "#fff";
+	context.fillRect(0, 0, width, height);
+	context.drawImage(points, 0, 0);
+	drawPictures(paper, data, frame, () => {});
+	drawWords(paper, data, frame);
+	context.font = `${size}px system-ui, sans-serif`;
+	context.textAlign = "left";
+	data.legend.forEach(([colour, text], i) => {
+		const y = (2 + 1.5 * i) * size;
+		context.fillStyle = css(colour);
+		context.fillRect(size, y - 0.8 * size, size, size);
+		context.fillStyle = dark() ? "#fff" : "#111";
+		context.strokeText(clean(text, 40), 2.5 * size, y);
+		context.fillText(clean(text, 40), 2.5 * size, y);
+	});
+	h("a", { download: `${data.file}.png`, href: paper.toDataURL("image/png") }).click();
+	if (onDisk) said.textContent = "Saved without pictures: a browser lets no page save those opened from disk. Open the report over HTTP to include them.";
 }

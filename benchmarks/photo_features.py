@@ -23,6 +23,7 @@ from cnnvis_ray.network import (
 LAYERS = ("features.3", "features.5", "features.7", "features.10", "features.12")
 LOGITS = "classifier.3"
 BATCH = 32
+FAULTED = 3  # every third photo is there with faults
 Features = dict[str, npt.NDArray[np.float32]]
 Edit = Callable[[Image.Image], Image.Image]
 

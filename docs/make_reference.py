@@ -70,6 +70,14 @@ FILES: tuple[tuple[str, str, str], ...] = (
     ("audit/duplicates.parquet", "pairs of images that are nearly equal", "DUPLICATES"),
     ("audit/labels.parquet", "labels that probe and neighbours contradict", "SUSPECTS"),
     ("audit/outliers.parquet", "images far from all others", "OUTLIERS"),
+    ("placed/NAME/changes.json", "the verdict on a night, and all that changed", ""),
+    ("placed/NAME/embedding/LAYER.parquet", "the night's images on the map", "PLACED"),
+    ("placed/NAME/changes/channels.parquet", "the channels that moved most", "MOVED_CHANNELS"),
+    ("placed/NAME/changes/novelty.parquet", "how strange each image is", "NOVEL_IMAGES"),
+    ("placed/NAME/changes/duplicates.parquet", "images of the run again", "KNOWN_DUPLICATES"),
+    ("placed/NAME/changes/predictions.parquet", "images by class", "CLASS_CHANGES"),
+    ("placed/NAME/changes/cells.parquet", "cells of the map that changed", "CELL_CHANGES"),
+    ("placed/NAME/changes/tops.parquet", "new tops of channels", "NEW_TOPS"),
     ("compare/NAME/cka.parquet", "linear CKA between layers", "CKA"),
 )
 INTERNAL = {"SORTED"}  # of files that no finished run has
@@ -163,6 +171,7 @@ MEANINGS = {
     "BROKEN_CLASSES.images": "image_id of examples",
     "probe_label": "the class that a linear probe predicts",
     "neighbour_label": "the class of most neighbours",
+    "SUSPECTS.chance": "of a wrong label, an upper bound",
     "chance": "what the score would be by chance",
     "distance": "to the fifth nearest image",
     "kind": "what was found",

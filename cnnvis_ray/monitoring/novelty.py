@@ -6,10 +6,11 @@ states its own chance.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy import stats
 
 Distances = npt.NDArray[np.floating]
@@ -22,6 +23,45 @@ CELLS = 20  # per side of the map
 LEAST_EXPECTED = 5.0  # images of a class or cell: below it a chi-square is not one
 CHANCE = 0.01
 NUM_NIGHTS = 30
+NOVEL_IMAGES = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("key", pa.string()),
+        ("label", pa.string()),
+        ("distance", pa.float32()),  # to the fifth nearest image of the run, in feature units
+        ("limit", pa.float32()),  # what 95 % of the run's images keep to
+        ("novel", pa.bool_()),  # whether the distance lies beyond the limit
+    ]
+)
+CLASS_CHANGES = pa.schema(
+    [
+        ("kind", pa.string()),  # label or prediction
+        ("name", pa.string()),  # of the class
+        ("images", pa.int64()),  # of the night
+        ("expected", pa.float64()),  # from the run's share
+        ("known", pa.bool_()),  # whether the run has the class
+    ]
+)
+CELL_CHANGES = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("row", pa.int64()),  # from the top, 0 to 19
+        ("column", pa.int64()),  # from the left, 0 to 19
+        ("images", pa.int64()),
+        ("expected", pa.float64()),
+        ("p_value", pa.float64()),  # times the number of cells tested
+    ]
+)
+NEW_TOPS = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("channel", pa.int64()),
+        ("value", pa.float64()),  # peak activation of the night's best image
+        ("before", pa.float64()),  # peak activation of the run's best image
+        ("image_id", pa.int64()),
+        ("key", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +127,14 @@ class NewTop:
         channel: its index.
         value: peak activation of the night's best image.
         before: peak activation of the reference's best image.
-        row: of that image in the night.
+        image: the night's image, as it was handed in.
     """
 
     layer: str
     channel: int
     value: float
     before: float
-    row: int
+    image: int
 
 
 def find_novelty(reference: Distances, night: Distances) -> Novelty | None:
@@ -202,7 +242,7 @@ def count_cells(
 
 
 def find_new_tops(
-    layer: str, before: Distances, values: Distances, rows: Sequence[int], most: int = 24
+    layer: str, before: Distances, values: Distances, images: Sequence[int]
 ) -> tuple[NewTop, ...]:
     """List the channels that a new image excites more than any before, by relative excess.
 
@@ -210,14 +250,15 @@ def find_new_tops(
         layer: its name.
         before: largest peak of the reference, ``channel``; -inf or NaN without images.
         values: largest peak of the night, ``channel``.
-        rows: the image of the night with that peak, ``channel``.
-        most: channels to list.
+        images: the image of the night with that peak, ``channel``.
     """
     higher = np.flatnonzero(np.isfinite(before) & np.isfinite(values) & (values > before))
     excess = (values[higher] - before[higher]) / np.maximum(np.abs(before[higher]), 1e-9)
-    order = higher[np.argsort(-excess, kind="stable")][:most]
+    order = higher[np.argsort(-excess, kind="stable")]
     return tuple(
-        NewTop(layer, int(channel), float(values[channel]), float(before[channel]), rows[channel])
+        NewTop(
+            layer, int(channel), float(values[channel]), float(before[channel]), images[channel]
+        )
         for channel in order
     )
 
@@ -237,69 +278,80 @@ def collect_trends(
         most: nights to keep.
 
     Returns:
-        ``novel share``, ``smallest change``, and ``score LAYER`` over its threshold, where 1
-        is an alarm; `None` where a night has no such figure.
+        ``score`` of the night over its threshold, where 1 is an alarm, ``novel share``, ``smallest
+        change``, ``rejected share``, ``known share``, ``confidence``, and ``score LAYER``; `None`
+        where a night has no such figure.
     """
     recent = nights[-most:]
-    trends: dict[str, list[float | None]] = {"novel share": [], "smallest change": []}
+    trends: dict[str, list[float | None]] = {}
     for number, night in enumerate(recent):
-        novelty = night.get("novelty")
-        share = novelty.get("share") if isinstance(novelty, Mapping) else None
-        trends["novel share"].append(to_number(share))
-        trends["smallest change"].append(to_number(night.get("smallest_change")))
-        layers = night.get("layers")
-        for layer in layers if isinstance(layers, list) else ():
-            series = trends.setdefault(f"score {layer['layer']}", [None] * number)
-            series.append(float(layer["score"]) / float(layer["threshold"]))
+        for name, value in read_figures(night).items():
+            trends.setdefault(name, [None] * number).append(value)
         for series in trends.values():
             series.extend([None] * (number + 1 - len(series)))
     return trends
 
 
-def to_number(value: object) -> float | None:
-    """Return a number as such, `None` for anything else."""
-    return float(value) if isinstance(value, int | float) else None
+def read_figures(night: Mapping[str, object]) -> dict[str, float | None]:
+    """Return the figures of one night whose trend is of interest."""
+
+    def read(*keys: str) -> float | None:
+        value: object = night
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return float(value) if isinstance(value, int | float) else None
+
+    score, threshold = read("score"), read("threshold")
+    images, rejects, known = (
+        read("arrived", "images"),
+        read("arrived", "rejects"),
+        read("duplicates", "images"),
+    )
+    whole = (images or 0) + (rejects or 0)
+    found = {
+        "score": None if score is None or not threshold else score / threshold,
+        "novel share": read("novelty", "share"),
+        "smallest change": read("smallest_change"),
+        "rejected share": None if rejects is None or not whole else rejects / whole,
+        "known share": None if known is None or not images else known / images,
+        "confidence": read("predictions", "confidence", "median"),
+    }
+    layers = night.get("layers")
+    for layer in layers if isinstance(layers, list) else ():
+        found[f"score {layer['layer']}"] = float(layer["score"])
+    return found
 
 
-def novelty_fields(
-    novelty: Novelty | None,
-    classes: ClassCounts | None,
-    cells: Sequence[CellChange],
-    tops: Sequence[NewTop],
-    keys: Sequence[str],
-) -> dict[str, object]:
-    """Return the fields of changes.json that describe what is new, of plain types alone.
+def novelty_fields(novelty: Novelty | None, keys: Sequence[str]) -> dict[str, object] | None:
+    """Return the field of changes.json on novelty, of plain types alone.
 
     Args:
         novelty: of the night.
-        classes: of the night, by label or prediction.
-        cells: that grew or emptied.
-        tops: of all layers.
         keys: of the night's images.
     """
+    if novelty is None:
+        return None
     return {
-        "novelty": None
-        if novelty is None
-        else {
-            "share": novelty.share,
-            "expected": 1 - USUAL_SHARE,
-            "p_value": novelty.p_value,
-            "limit": novelty.limit,
-            "strangest": [
-                {"key": keys[row], "distance": float(novelty.distances[row])}
-                for row in novelty.strangest
-            ],
+        "share": novelty.share,
+        "expected": 1 - USUAL_SHARE,
+        "p_value": novelty.p_value,
+        "limit": novelty.limit,
+        "strangest": [
+            {"key": keys[row], "distance": float(novelty.distances[row])}
+            for row in novelty.strangest
+        ],
+    }
+
+
+def class_fields(classes: ClassCounts | None) -> dict[str, object] | None:
+    """Return classes of a night beside the reference, of plain types alone."""
+    if classes is None:
+        return None
+    return {
+        "p_value": classes.p_value,
+        "unknown": dict(classes.unknown),
+        "counts": {
+            name: {"images": images, "expected": expected}
+            for name, (images, expected) in classes.counts.items()
         },
-        "classes": None
-        if classes is None
-        else {
-            "p_value": classes.p_value,
-            "unknown": dict(classes.unknown),
-            "counts": {
-                name: {"images": images, "expected": expected}
-                for name, (images, expected) in classes.counts.items()
-            },
-        },
-        "cells": [asdict(change) for change in cells],
-        "new_tops": [{**asdict(top), "key": keys[top.row]} for top in tops],
     }

@@ -1,7 +1,7 @@
 """Sheets that a person looks at in the morning; each returns a picture, the caller writes it.
 
-Thumbnails come as JPEG bytes, `None` where an image has none. A sheet of nothing is `None`: there
-is nothing to show.
+Plots are in `plots`. Thumbnails come as JPEG bytes, `None` where an image has none. A sheet of
+nothing is `None`: there is nothing to show.
 """
 
 import io
@@ -22,6 +22,7 @@ RED: Rgb = (225, 30, 60)
 AMBER: Rgb = (240, 165, 0)
 GREEN: Rgb = (0, 165, 150)
 Thumbnails = Mapping[int, bytes]  # by image id
+Picture = Image.Image | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class ChannelCrops:
     reference: Sequence[bytes]
 
 
-def draw_duplicates(duplicates: pa.Table, thumbnails: Thumbnails) -> Image.Image | None:
+def draw_duplicates(duplicates: pa.Table, thumbnails: Thumbnails) -> Picture:
     """Draw pairs of near duplicates side by side, leaks first, then pairs across classes.
 
     Args:
@@ -67,7 +68,56 @@ def draw_duplicates(duplicates: pa.Table, thumbnails: Thumbnails) -> Image.Image
     )
 
 
-def draw_suspects(suspects: pa.Table, thumbnails: Thumbnails) -> Image.Image | None:
+def draw_known(duplicates: pa.Table, thumbnails: Thumbnails, known: Thumbnails) -> Picture:
+    """Draw images of a night beside the images of the run that show the same.
+
+    Args:
+        duplicates: schema `monitoring.KNOWN_DUPLICATES`.
+        thumbnails: of the night.
+        known: of the run.
+    """
+    tiles: list[Tile] = []
+    for row in duplicates.to_pylist()[:MOST_PAIRS]:
+        captions = (short_key(row["key"]), row["label"] or "", f"new, {row['score']:.3f}")
+        other = (short_key(row["known_key"]), row["known_label"] or "", "in the run")
+        frame = AMBER if row["across_classes"] else None
+        tiles.append(show(thumbnails.get(row["image_id"]), captions, frame))
+        tiles.append(show(known.get(row["known_image_id"]), other, frame))
+    note = (
+        f"{duplicates.num_rows} pairs, the night's image first; orange: of another label. "
+        f"Shown: {min(duplicates.num_rows, MOST_PAIRS)}."
+    )
+    return draw(tiles, "Images that the run has already", note, columns=6)
+
+
+def draw_tops(tops: pa.Table, thumbnails: Thumbnails, usual: float) -> Picture:
+    """Draw the images that excite a channel more than any image of the run.
+
+    Args:
+        tops: of changes/tops.parquet.
+        thumbnails: of the night.
+        usual: new tops that a night like the run brings.
+    """
+    tiles = [
+        show(
+            thumbnails.get(top["image_id"]),
+            (
+                f"{top['layer']} / {top['channel']}",
+                f"{top['before']:.3g} -> {top['value']:.3g}",
+                short_key(top["key"]),
+            ),
+        )
+        for top in tops[:MOST_SINGLE].to_pylist()
+    ]
+    note = (
+        "Each image excites the channel below it more than any image of the run: largest peak "
+        f"before -> now. {tops.num_rows} channels; a night like the run brings about {usual:.0f}. "
+        f"Shown: {len(tiles)}."
+    )
+    return draw(tiles, "New tops of channels", note)
+
+
+def draw_suspects(suspects: pa.Table, thumbnails: Thumbnails) -> Picture:
     """Draw images whose label is probably wrong, with the labels that they would get.
 
     Args:
@@ -82,16 +132,22 @@ def draw_suspects(suspects: pa.Table, thumbnails: Thumbnails) -> Image.Image | N
                 f"is: {row['label']}",
                 f"probe: {row['probe_label']}",
                 f"near: {row['neighbour_label']}",
-                f"wrong: {row['chance']:.0%}",
+                "not judged" if row["chance"] is None else f"wrong: at most {row['chance']:.0%}",
             ),
         )
         for row in rows[:MOST_SINGLE]
     ]
-    note = f"{len(rows)} images, by the chance that the label is wrong."
+    unjudged = sum(row["chance"] is None for row in rows)
+    note = (
+        f"{len(rows) - unjudged} images, by the chance that the label is wrong: an upper bound, "
+        "since an image that is hard for its class looks like one with a wrong label. "
+        f"Then {unjudged} of classes too small for a chance, most suspect first. "
+        f"Shown: {min(len(rows), MOST_SINGLE)}."
+    )
     return draw(tiles, "Labels that look wrong", note)
 
 
-def draw_outliers(outliers: pa.Table, thumbnails: Thumbnails) -> Image.Image | None:
+def draw_outliers(outliers: pa.Table, thumbnails: Thumbnails) -> Picture:
     """Draw images that are near to no other.
 
     Args:
@@ -106,10 +162,10 @@ def draw_outliers(outliers: pa.Table, thumbnails: Thumbnails) -> Image.Image | N
         )
         for row in rows[:MOST_SINGLE]
     ]
-    return draw(tiles, "Outliers", f"{len(rows)} images far from all others, farthest first.")
+    return draw(tiles, "Outliers", f"Images far from all others, farthest first: {len(rows)}.")
 
 
-def draw_broken_classes(broken: pa.Table, thumbnails: Thumbnails) -> Image.Image | None:
+def draw_broken_classes(broken: pa.Table, thumbnails: Thumbnails) -> Picture:
     """Draw a few images of both groups of each broken class, a row each.
 
     Args:
@@ -134,7 +190,7 @@ def draw_broken_classes(broken: pa.Table, thumbnails: Thumbnails) -> Image.Image
 
 def draw_strangest(
     novelty: Novelty, keys: Sequence[str], thumbnails: Sequence[bytes | None]
-) -> Image.Image | None:
+) -> Picture:
     """Draw the strangest images of a night.
 
     Args:
@@ -157,7 +213,7 @@ def draw_strangest(
     return draw(tiles, "Strangest images of the night", note)
 
 
-def draw_channels(layer: str, cards: Sequence[ChannelCrops]) -> Image.Image | None:
+def draw_channels(layer: str, cards: Sequence[ChannelCrops]) -> Picture:
     """Draw the most moved channels of a layer: the night's best crops beside the reference's.
 
     Args:
@@ -195,64 +251,20 @@ def show(picture: bytes | None, captions: tuple[str, ...], frame: Rgb | None = N
 
 def draw(
     tiles: Sequence[Tile], title: str, note: str, columns: int = 8, side: int = SIDE
-) -> Image.Image | None:
+) -> Picture:
     """Return a sheet, `None` without tiles."""
     if not tiles:
         return None
     return draw_sheet(tiles, columns, side, background="white", title=title, notes=(note,))
 
 
+def encode(picture: Image.Image) -> bytes:
+    """Encode a picture as PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
 def short_key(key: str) -> str:
     """Return the end of a key: the file's name."""
     return key.rsplit("/", 1)[-1]
-
-
-def draw_trends(
-    trends: Mapping[str, Sequence[float | None]], nights: Sequence[str]
-) -> Image.Image | None:
-    """Plot the figures of the last nights, one small plot per figure; `None` without nights.
-
-    Args:
-        trends: of `collect_trends`.
-        nights: their names, oldest first.
-    """
-    known = {name: series for name, series in trends.items() if any(v is not None for v in series)}
-    if not known:
-        return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 1.7 * len(known)), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    for axes, (name, series) in zip(
-        figure.subplots(len(known), 1, sharex=True, squeeze=False)[:, 0],
-        known.items(),
-        strict=True,
-    ):
-        values = [float("nan") if value is None else value for value in series]
-        axes.plot(range(len(values)), values, marker="o", color="#1e78d2", markersize=4)
-        limit = 0.05 if name == "novel share" else 1.0
-        is_alarm = name.startswith("score")
-        if is_alarm or name == "novel share":
-            axes.axhline(limit, color="#e11e3c", linewidth=1, linestyle="--")
-        over = [(x, y) for x, y in enumerate(values) if is_alarm and y > limit]
-        axes.scatter([x for x, _ in over], [y for _, y in over], color="#e11e3c", zorder=3)
-        axes.set_title(describe_figure(name), fontsize=10, loc="left")
-        axes.set_ylim(bottom=min(0.0, *(v for v in series if v is not None)))
-        axes.grid(alpha=0.3)
-    axes.set_xticks(range(len(nights)), nights, rotation=45, ha="right", fontsize=8)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
-    size = canvas.get_width_height()
-    return Image.frombuffer("RGBA", size, pixels, "raw", "RGBA", 0, 1).convert("RGB")
-
-
-def describe_figure(name: str) -> str:
-    """Return the title of one plot."""
-    if name.startswith("score "):
-        return f"{name.removeprefix('score ')}: score over its threshold (alarm above 1)"
-    titles = {
-        "novel share": "share of novel images (0.05 is expected)",
-        "smallest change": "smallest share of moved images that raises an alarm",
-    }
-    return titles.get(name, name)

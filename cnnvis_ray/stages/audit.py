@@ -14,7 +14,6 @@ from PIL import Image
 from cnnvis_ray import ledger, monitoring
 from cnnvis_ray.errors import RefusedError, near
 from cnnvis_ray.ledger import Ledger, Pass, Run, by_number, digest_files, open_run
-from cnnvis_ray.stages.place import encode
 from cnnvis_ray.storage import ShardFile, read_table, write_bytes, write_table
 
 log = logging.getLogger(__name__)
@@ -88,11 +87,9 @@ def write_audit(run: Run, layer: str) -> Iterator[ShardFile]:
     images = monitoring.Images(ids, table["key"].to_pylist(), labels, thumbnails)
     directions = monitoring.standardize(features)
     neighbours = monitoring.nearest_rows(directions)
-    cosines = np.einsum("nd,nkd->nk", directions, directions[neighbours])
-    fifths = 1 - cosines[:, min(4, cosines.shape[1] - 1)] if cosines.size else np.zeros(len(ids))
     duplicates = monitoring.find_duplicates(images, directions, neighbours)
     suspects, calibration = monitoring.find_suspects(images, features, neighbours)
-    outliers = monitoring.find_outliers(images, fifths)
+    outliers = monitoring.find_outliers(images, monitoring.fifth_distances(features))
     broken = monitoring.find_broken_classes(images, features, neighbours)
     pictures = dict(zip(ids, thumbnails, strict=True))
     found = {
@@ -106,7 +103,7 @@ def write_audit(run: Run, layer: str) -> Iterator[ShardFile]:
         counts[name] = rows_found.num_rows
         yield write_table(store, f"{FOLDER}/{name}.parquet", rows_found)
         if isinstance(picture, Image.Image):
-            yield write_bytes(store, f"{FOLDER}/{name}.png", encode(picture))
+            yield write_bytes(store, f"{FOLDER}/{name}.png", monitoring.encode(picture))
     document = {
         "layer": layer,
         "images": len(ids),

@@ -16,9 +16,9 @@ from cnnvis_ray.monitoring import (
     draw_duplicates,
     draw_outliers,
     draw_suspects,
+    fifth_distances,
     find_broken_classes,
     find_duplicates,
-    find_neighbours,
     find_outliers,
     find_suspects,
     nearest_rows,
@@ -145,6 +145,25 @@ def test_exchanged_labels_are_found_and_the_right_one_is_offered() -> None:
     assert draw_suspects(table, {}) is not None
 
 
+def test_right_labels_get_no_chance_of_being_wrong() -> None:
+    table, calibration = find_suspects(describe(NAMES), PIXELS, NEAR)
+    assert calibration is not None and calibration.wrong_share is not None
+    assert table.num_rows <= 4 and calibration.wrong_share < 0.02
+
+
+def test_classes_of_few_images_get_no_chance() -> None:
+    few = np.concatenate([np.flatnonzero(digit == DIGITS)[:5] for digit in range(10)])
+    labels = [NAMES[row] for row in few]
+    table, calibration = find_suspects(
+        describe(labels), PIXELS[few], nearest_rows(standardize(PIXELS[few]), 12)
+    )
+    assert calibration is not None and calibration.wrong_share is None
+    assert calibration.num_judged == calibration.num_without_chance == 50
+    assert table["chance"].to_pylist() == [None, None]  # 5 % of the images, most suspect first
+    scores = table["score"].to_pylist()
+    assert scores == sorted(scores, reverse=True)
+
+
 @pytest.mark.parametrize(
     "labels", [[None] * 30, ["cat"] * 30, ["cat", "dog"] * 4 + [None] * 22, list("abcdefghij") * 3]
 )
@@ -158,15 +177,23 @@ def test_labels_that_cannot_be_judged_do_not_fail(labels: list[str | None]) -> N
 
 def test_strangers_are_outliers() -> None:
     rng = np.random.default_rng(0)
-    strangers = rng.uniform(0, 16, (10, 64))
+    strangers = rng.uniform(0, 16, (10, 64)) * (rng.random((10, 64)) < 0.3)
     features = np.concatenate([PIXELS, strangers])
-    distances = find_neighbours(features, features, 6).distances[:, 5]
-    table = find_outliers(describe([None] * len(features)), distances)
+    table = find_outliers(describe([None] * len(features)), fifth_distances(features))
     assert table.schema == OUTLIERS
     ids = table["image_id"].to_pylist()
     assert set(range(1797, 1807)) <= set(ids)
-    assert len(ids) <= 10 + 9
+    assert len(ids) <= 10 + 18  # 1 % of the digits
     assert draw_outliers(table, {}) is not None
+
+
+def test_fifth_distances_by_hand() -> None:
+    line = np.array([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [50.0]])
+    expected = np.array([5, 4, 3, 3, 4, 5, 49]) / line.std()
+    assert fifth_distances(line) == pytest.approx(expected, rel=1e-4)
+    assert fifth_distances(line[:2]) == pytest.approx([2, 2])
+    assert fifth_distances(line[:1]).tolist() == [np.inf]
+    assert fifth_distances(np.ones((9, 3))).tolist() == [0.0] * 9
 
 
 def test_equal_and_missing_distances_are_no_outliers() -> None:

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.monitoring import compare_night, draw_reference, drift, drift_fields
-from cnnvis_ray.monitoring.drift import Values
+from cnnvis_ray.monitoring import (
+    calibration,
+    compare_night,
+    draw_reference,
+    drift,
+    drift_fields,
+    sensitivity,
+)
+from cnnvis_ray.monitoring.calibration import Values
 from cnnvis_ray.monitoring.residuals import fit_residuals
 
 SHAPES = {"early": 24, "late": 40}
@@ -41,10 +48,10 @@ def test_clean_nights_raise_alarms_at_the_stated_rate() -> None:
     for seed in range(20):
         whole = draw_images(560, seed)
         reference = {name: values[:400] for name, values in whole.items()}
-        calibration = drift.calibrate(reference, 40, 0.05, seed)
+        calibrated = calibration.calibrate(reference, 40, 0.05, seed)
         for start in range(400, 560, 40):
             night = {name: values[start : start + 40] for name, values in whole.items()}
-            alarms += any(layer.changed for layer in drift.score_night(calibration, night))
+            alarms += any(layer.changed for layer in drift.score_night(calibrated, night)[1])
     # 80 nights at 5 %: 4 expected; 11 or more have a chance of 0.2 %.
     assert alarms <= 10
 
@@ -56,7 +63,7 @@ def test_a_shift_too_small_to_matter_raises_no_alarm_however_many_images_prove_i
     found = compare_night({"late": reference}, {"late": night})
     (layer,) = found.layers
     assert layer.score > layer.threshold
-    assert 0.1 < layer.largest_shift < drift.EFFECT_FLOOR
+    assert 0.1 < layer.largest_shift < sensitivity.EFFECT_FLOOR
     assert found.verdict == "unchanged"
 
 
@@ -69,8 +76,8 @@ def test_smallest_change_shrinks_with_more_images() -> None:
 
 def test_smallest_change_is_found_when_it_is_injected() -> None:
     reference = draw_images(400, 8)
-    calibration = drift.calibrate(reference, 80, 0.01, 0)
-    share = drift.find_smallest_change(calibration, "late")
+    calibrated = calibration.calibrate(reference, 80, 0.01, 0)
+    share = sensitivity.find_smallest_change(calibrated, "late")
     assert share is not None
     scale = reference["late"].std(axis=0)
     alarms = []
@@ -78,7 +85,7 @@ def test_smallest_change_is_found_when_it_is_injected() -> None:
         night = draw_images(80, 100 + seed)
         channels = np.random.default_rng(seed).choice(40, 10, replace=False)
         night["late"][: round(share * 80), channels] += 2 * scale[channels]
-        alarms.append(any(layer.changed for layer in drift.score_night(calibration, night)))
+        alarms.append(any(layer.changed for layer in drift.score_night(calibrated, night)[1]))
     assert np.mean(alarms) >= 0.6  # 0.8 by simulation; 11 of 20 or fewer have a chance of 1 %
 
 
@@ -138,8 +145,22 @@ def test_the_same_seed_gives_the_same_document() -> None:
     fields = json.loads(first)
     assert fields["verdict"] == "unchanged" and fields["false_alarm_rate"] == 0.01
     assert set(fields["layers"][0]) >= {"layer", "score", "threshold", "channels"}
-    scores = [layer["score"] for layer in fields["layers"]]
-    assert scores == sorted(scores, reverse=True)
+    excess = [layer["excess"] for layer in fields["layers"]]
+    assert excess == sorted(excess, reverse=True)
+
+
+def test_a_wide_layer_that_follows_is_not_named_before_the_one_that_moved() -> None:
+    rng = np.random.default_rng(4)
+    mixing = rng.normal(size=(24, 300)) / 5
+
+    def draw(count: int, shift: float) -> dict[str, Values]:
+        early = rng.normal(size=(count, 24))
+        early[:, ::2] += shift
+        return {"early": early, "late": early @ mixing + rng.normal(size=(count, 300))}
+
+    found = compare_night(draw(300, 0), draw(60, 2.5))
+    assert found.verdict == "changed"
+    assert [layer.layer for layer in found.layers] == ["early", "late"]
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
@@ -160,15 +181,17 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_standardized_shift_and_distance_by_hand() -> None:
     values = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
     even = np.full((3, 5), 0.2, np.float32)
-    layer = drift.calibrate_layer(values, drift.Draws(even - even, 0.0))
-    figures = drift.measure(layer, np.array([[4.0], [4.0]]))
-    assert figures[drift.SHIFT, 0] == pytest.approx(2 / np.sqrt(2))
-    assert figures[drift.DISTANCE, 0] == pytest.approx(0.8)  # 4 of 5 lie below the last quintile
+    layer = calibration.calibrate_layer(values, calibration.Draws(even - even, 0.0))
+    figures = calibration.measure(layer, np.array([[4.0], [4.0]]))
+    assert figures[calibration.SHIFT, 0] == pytest.approx(2 / np.sqrt(2))
+    assert figures[calibration.DISTANCE, 0] == pytest.approx(
+        0.8
+    )  # 4 of 5 lie below the last quintile
 
 
 @pytest.mark.parametrize("count", [8, 50, 150])  # sparse, dense, with replacement
 def test_drawn_nights_have_the_variance_of_real_ones(count: int) -> None:
-    draws = drift.draw_nights(200, count, 0)
+    draws = calibration.draw_nights(200, count, 0)
     ones = np.ones((200, 1), np.float32)
     assert np.allclose(draws.differences(ones), 0, atol=1e-4)
     values = np.random.default_rng(0).normal(size=(200, 1)).astype(np.float32)
@@ -207,6 +230,6 @@ def test_a_very_wide_layer_is_judged_without_residuals(monkeypatch: pytest.Monke
 def test_a_reference_of_any_size_is_cut_to_what_is_needed() -> None:
     assert draw_reference(7, 0).tolist() == list(range(7))
     rows = draw_reference(25_000, 0)
-    assert len(rows) == len(set(rows.tolist())) == drift.MOST_REFERENCE
+    assert len(rows) == len(set(rows.tolist())) == calibration.MOST_REFERENCE
     assert (np.diff(rows) > 0).all()
     assert (rows == draw_reference(25_000, 0)).all()

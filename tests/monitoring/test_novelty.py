@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -81,35 +83,50 @@ def test_cells_of_a_night_like_the_reference_stay() -> None:
 def test_new_tops_by_relative_excess() -> None:
     before = np.array([1.0, 10.0, -np.inf, 2.0])
     tops = find_new_tops("late", before, np.array([2.0, 11.0, 5.0, 1.0]), [4, 0, 1, 2])
-    assert [(top.channel, top.row) for top in tops] == [(0, 4), (1, 0)]
+    assert [(top.channel, top.image) for top in tops] == [(0, 4), (1, 0)]
     assert expected_new_tops(100, 900, 100) == pytest.approx(10)
 
 
 def test_trends_of_nights_with_gaps() -> None:
     nights: list[dict[str, object]] = [
-        {"novelty": {"share": 0.1}, "layers": [{"layer": "a", "score": 6.0, "threshold": 3.0}]},
-        {"novelty": None, "verdict": "not judged", "layers": []},
-        {"smallest_change": 0.2, "layers": [{"layer": "b", "score": 3.0, "threshold": 3.0}]},
+        {"novelty": {"share": 0.1}, "layers": [{"layer": "a", "score": 6.0}]},
+        {
+            "novelty": None,
+            "score": None,
+            "layers": [],
+            "arrived": {"images": 6, "rejects": 2},
+            "duplicates": {"images": 3},
+        },
+        {
+            "smallest_change": 0.2,
+            "score": 4.0,
+            "threshold": 2.0,
+            "layers": [{"layer": "b", "score": 3.0}],
+            "predictions": {"confidence": {"median": 0.7}},
+        },
     ]
-    assert collect_trends(nights) == {
+    trends = collect_trends(nights)
+    assert trends == {
+        "score": [None, None, 2.0],
         "novel share": [0.1, None, None],
         "smallest change": [None, None, 0.2],
-        "score a": [2.0, None, None],
-        "score b": [None, None, 1.0],
+        "rejected share": [None, 0.25, None],
+        "known share": [None, 0.5, None],
+        "confidence": [None, None, 0.7],
+        "score a": [6.0, None, None],
+        "score b": [None, None, 3.0],
     }
     assert len(collect_trends(nights * 20)["novel share"]) == 30
-    picture = draw_trends(collect_trends(nights), ["mon", "tue", "wed"])
-    assert picture is not None and picture.width == 800
+    picture = draw_trends(trends, ["mon", "tue", "wed"])
+    assert picture is not None and picture.width == 900
     assert draw_trends(collect_trends([]), []) is None
 
 
 def test_the_document_holds_plain_types() -> None:
     novelty = find_novelty(np.arange(20.0), np.array([3.0, 30.0]))
     assert novelty is not None
-    tops = find_new_tops("a", np.ones(1), np.array([2.0]), [1])
-    fields = novelty_fields(novelty, None, (), tops, ["one.jpg", "two.jpg"])
-    assert fields["new_tops"] == [
-        {"layer": "a", "channel": 0, "value": 2.0, "before": 1.0, "row": 1, "key": "two.jpg"}
-    ]
-    assert novelty_fields(None, None, (), (), [])["novelty"] is None
+    fields = novelty_fields(novelty, ["one.jpg", "two.jpg"])
+    assert fields is not None
+    assert json.loads(json.dumps(fields))["strangest"][0] == {"key": "two.jpg", "distance": 30.0}
+    assert novelty_fields(None, []) is None
     assert draw_strangest(novelty, ["one.jpg", "two.jpg"], [None, None]) is not None

@@ -120,14 +120,13 @@ def read_changes(run: Run, name: str) -> Changes:
 def summarize_night(run: Run, name: str) -> dict[str, object]:
     """Return a night's row in the list of nights."""
     changes = read_changes(run, name)
-    layers = [layer for layer in changes.get("layers") or () if layer.get("threshold")]
-    scores = [layer["score"] / layer["threshold"] for layer in layers]
+    score, threshold = changes.get("score"), changes.get("threshold")
     return {
         "name": name,
         "file": slug(name),
         "verdict": changes.get("verdict", "not judged"),
         "images": changes.get("num_images"),
-        "score": short(max(scores)) if scores else None,
+        "score": short(score / threshold) if score is not None and threshold else None,
         "smallest": changes.get("smallest_change"),
     }
 

@@ -132,8 +132,9 @@ def write_cards(job: Job, layer: Layer) -> bool:
         yield write_table(job.store, f"explanation/cards/{name}.parquet", table)
         sees = layer.receptive_field
         field = "the whole image" if sees is None else f"{sees[0]:g} x {sees[1]:g} pixels"
+        shown = "what it saw" if layer.first_token is None else "the patch of its token"
         notes = [
-            f"a neuron sees {field}; crops show what it saw, best first, and its maximum; "
+            f"a neuron sees {field}; crops show {shown}, best first, and its maximum; "
             "histograms on a log scale"
         ]
         for owner in records.passes("maximize"):

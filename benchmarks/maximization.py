@@ -98,12 +98,6 @@ RECIPES: dict[str, dict[str, object]] = {
             "pad": 11, "jitter": (14, 8), "scale": (0.6, 1.4), "rotate": 20, "flip": True,
         },
     },
-    "crops": {
-        "objective": "class",
-        "transforms": {
-            "pad": 42, "jitter": (56, 28), "scale": (1.0, 2.5), "rotate": 10, "flip": True,
-        },
-    },
 }  # fmt: skip
 PAIRS = (("squeezenet1_1", "squeezenet1_0"), ("squeezenet1_0", "squeezenet1_1"))
 TRAINED = ("squeezenet1_0", "squeezenet1_1")

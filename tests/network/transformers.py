@@ -31,3 +31,10 @@ def transformer(library: str) -> nn.Module:
             num_classes=5, reg_tokens=registers,
         )  # fmt: skip
     return built.eval().requires_grad_(False)
+
+
+def tiny() -> nn.Module:
+    """Build timm's as a run names it, with its preprocess."""
+    module = transformer("timm")
+    setattr(module, "preprocess", PREPROCESS)  # noqa: B010  # mypy: not declared
+    return module

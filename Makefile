@@ -1,10 +1,11 @@
 # make quickstart: set up and run the main job.  make test: set up and test.
 # make docs: build the documentation, offline; it lands in docs/_build/html.
+# make bench: measure everything beside its peers and write benchmarks/RESULTS.md and .json.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: quickstart test test-slow check format docs reference clean
+.PHONY: quickstart test test-slow check format docs reference bench bench-small clean
 
 quickstart: $(READY)
 	$(BIN)/cnnvis quickstart
@@ -28,6 +29,13 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
+# Two hours on a quiet machine; BENCH="--only extraction" keeps the other figures of the table.
+bench: $(READY)
+	$(BIN)/python benchmarks/table.py $(BENCH)
+
+bench-small: $(READY)
+	$(BIN)/python benchmarks/table.py --small
 
 reference: $(READY)
 	$(BIN)/python docs/make_reference.py

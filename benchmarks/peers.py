@@ -37,7 +37,7 @@ def peer_python(name: str) -> Path | str:
         venv.create(FOLDER / name, with_pip=True, clear=True)
         packages = next((FOLDER / name / "lib").glob("python*")) / "site-packages"
         (packages / "behind.pth").write_text(sysconfig.get_paths()["purelib"])
-        command = [python, "-m", "pip", "install", "--quiet", *PACKAGES[name]]
+        command = [str(python), "-m", "pip", "install", "--quiet", *PACKAGES[name]]
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     except (OSError, subprocess.SubprocessError) as error:
         return f"{name} cannot be had: {type(error).__name__}"

@@ -1,6 +1,6 @@
 """How busy 1 to 64 workers are kept, and what a unit costs the driver; sleeping instead of torch.
 
-    python benchmarks/scheduling.py [--seconds 2] [--units 8] [--workers 1 8 64]
+    python benchmarks/scheduling.py [shared] [--small] [--seconds 2] [--units 8] [--workers 1 8 64]
 
 Busy is the share of the window in which every worker is there and none has run out of work.
 Driver is the CPU time of the whole driver process in that window, Ray's own threads included, a
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import ray
+from timing import Figure, report
 
 from cnnvis_ray.cluster import Placement, Slot, work
 from cnnvis_ray.config import Cluster
@@ -82,12 +83,16 @@ def per_unit(spent: list[tuple[float, float]], since: float, until: float) -> fl
 
 
 def main() -> None:
-    """Print the curve as a table."""
+    """Report the curve."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shared", nargs="?", help="not read")
+    parser.add_argument("--small", action="store_true", help="1 and 4 workers, units of 0.2 s")
     parser.add_argument("--seconds", type=float, default=2.0, help="a unit takes so long")
     parser.add_argument("--units", type=int, default=8, help="units a worker")
     parser.add_argument("--workers", type=int, nargs="+", default=CURVE)
     asked = parser.parse_args()
+    if asked.small:
+        asked.seconds, asked.units, asked.workers = 0.2, 4, [1, 4]
     with tempfile.TemporaryDirectory(prefix="cnnvis-bench-") as short:
         ray.init(
             address="local",
@@ -96,15 +101,33 @@ def main() -> None:
             log_to_driver=False,
             _temp_dir=short,
         )
-        print("| workers | busy | driver, ms a unit | started within, s |\n|---|---|---|---|")
         for workers in asked.workers:
             got = measure(workers, asked.units, asked.seconds)
-            print(
-                f"| {got.workers} | {got.busy:.1%} | {got.driver_milliseconds:.2f} "
-                f"| {got.start_seconds:.1f} |",
-                flush=True,
+            what = f"{workers} workers, units of {asked.seconds:g} s"
+            note = f"started within {got.start_seconds:.1f} s"
+            report(
+                Figure(
+                    "scheduling",
+                    f"{what}: busy",
+                    "all the time",
+                    got.busy,
+                    1.0,
+                    "share",
+                    goal=f">= {BUSY_GOAL}",
+                    note=note,
+                )
             )
-        print(f"goals: busy {BUSY_GOAL:.0%}, driver {DRIVER_GOAL} ms a unit")
+            report(
+                Figure(
+                    "scheduling",
+                    f"{what}: driver with Ray's threads",
+                    "goal",
+                    got.driver_milliseconds,
+                    DRIVER_GOAL,
+                    "CPU ms a unit",
+                    goal="<= 1",
+                )
+            )
         ray.shutdown()
 
 

@@ -90,13 +90,13 @@ class Figure:
 
 def report(figure: Figure) -> None:
     """Print a figure, and append it as a line of JSON to the file that CNNVIS_FIGURES names."""
-    ratio = "" if figure.ratio is None else f", ratio {figure.ratio:.3g}"
-    values = " against ".join(
-        "none" if value is None else f"{value:.4g} {figure.unit}"
-        for value in (figure.ours, figure.theirs)
-    )
-    goal = f" (goal {figure.goal})" if figure.goal else ""
-    print(f"{figure.area}: {figure.what}: {values} of {figure.peer}{ratio}{goal} {figure.note}")
+    line = f"{figure.area}: {figure.what}: "
+    line += "not measured" if figure.ours is None else f"{figure.ours:.4g} {figure.unit}"
+    if figure.theirs is not None:
+        line += f" against {figure.theirs:.4g} {figure.unit} of {figure.peer}"
+    if figure.ratio is not None:
+        line += f", ratio {figure.ratio:.3g}"
+    print(f"{line}{f' (goal {figure.goal})' if figure.goal else ''} {figure.note}", flush=True)
     if path := os.environ.get("CNNVIS_FIGURES"):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(figure)) + "\n")

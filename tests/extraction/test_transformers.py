@@ -10,6 +10,8 @@ from cnnvis_ray.stages import extract as extract_stage
 from cnnvis_ray.stages.extract import merge_statistics
 from tests.extraction.conftest import Extract, configure, extract_here, write_images
 
+pytestmark = pytest.mark.slow
+
 NETWORK = (
     "network={name: 'tests.network.transformers:tiny', weights: random}",
     "layers=[blocks.1]",

@@ -18,6 +18,7 @@ def test_embedding_dimensions_of_a_block_are_climbed(library: str, draw: Draw) -
         assert picture.activation > picture.start_activation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", list(BLOCKS))
 def test_classes_of_a_transformer_are_climbed(library: str, draw: Draw) -> None:
     head = {"torchvision": "heads.head", "timm": "head"}[library]
@@ -42,6 +43,7 @@ def test_another_size_than_the_network_takes_is_refused_with_the_one_it_takes() 
         check_recipe(module, layer, Maximize(size=48), setting_of(CROP))
 
 
+@pytest.mark.slow
 def test_company_in_a_batch_changes_no_picture() -> None:
     module = transformer("timm")
     layer = find_layer(module, BLOCKS["timm"], CROP)

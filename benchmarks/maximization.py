@@ -482,7 +482,7 @@ def statuses(options: Options) -> None:
     for name, layers in STATUS_LAYERS.items():
         module = load(name, options.shared)
         side = 224 if "vit" in name else 64
-        steps = 2 if options.small else 64
+        steps = 24 if options.small else 64
         for layer_name in layers[1 : 2 if options.small else None]:
             layer = find(module, layer_name)
             run = setting()
@@ -491,7 +491,7 @@ def statuses(options: Options) -> None:
                 run = replace(run, evidence=evidence_of(module, layer, own))
             count = 2 if options.small else 8
             channels = range(0, layer.channels, max(1, layer.channels // count))[:count]
-            recipe = Maximize(size=side, steps=steps, attempts=1 if options.small else 3)
+            recipe = Maximize(size=side, steps=steps, batch_size=count, attempts=3)
             made = maximize_channels(module, layer, channels, recipe, run)
             found = [picture.status for picture in made]
             others = [f"{found.count(status)} {status}" for status in ("stuck", "dead")]
@@ -566,7 +566,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="everything, in about a minute")
     parser.add_argument("--channels", type=int, default=4, help="speed: how many")
     parser.add_argument("--classes", type=int, default=50, help="transfer: how many in a set")
-    parser.add_argument("--sets", type=int, default=3, help="transfer: how many")
+    parser.add_argument("--sets", type=int, default=1, help="transfer: how many")
     parser.add_argument(
         "--recipes", nargs="*", default=["the default"], choices=RECIPES, help="transfer"
     )

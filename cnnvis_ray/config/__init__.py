@@ -1,7 +1,7 @@
 """One frozen configuration goes in: its sections, and how it is read from YAML and ``--set``."""
 
 from cnnvis_ray.config.commented import commented_config
-from cnnvis_ray.config.explanation import Explain
+from cnnvis_ray.config.explanation import Explain, Pictures
 from cnnvis_ray.config.loading import Config, dump_config, load_config, parse_config
 from cnnvis_ray.config.maximization import Maximize
 from cnnvis_ray.config.sections import (
@@ -30,6 +30,7 @@ __all__ = [
     "Maximize",
     "Mosaic",
     "Network",
+    "Pictures",
     "Place",
     "PreprocessValues",
     "Reduce",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from cnnvis_ray.config.explanation import Explain
+from cnnvis_ray.config.explanation import Explain, Pictures
 from cnnvis_ray.config.faults import describe_faults
 from cnnvis_ray.config.maximization import Maximize
 from cnnvis_ray.config.sections import (
@@ -51,6 +51,7 @@ class Config(Section):
     extract: Extract = Extract()
     maximize: Maximize = Maximize()
     explain: Explain = Explain()
+    pictures: Pictures = Pictures()
     reduce: Reduce = Reduce()
     mosaic: Mosaic = Mosaic()
     report: Report = Report()

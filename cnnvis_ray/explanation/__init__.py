@@ -1,8 +1,8 @@
 """Explanation: heat maps, crops, cards and sheets of what networks see; plain torch, no Ray.
 
 `Explainer` does units of a run. What is built from their rows takes tables and returns tables or
-PNG: `build_cards`, `draw_card_sheets`, `summarize_heat`, `draw_class_heat`, `probe_rows`,
-`compare_layers`; plots are in `explanation.plots`, which alone imports matplotlib.
+sheets: `build_cards`, `draw_card_sheets`, `summarize_heat`, `draw_class_heat`, `probe_rows`,
+`compare_layers`; plots are in `explanation.plots`.
 """
 
 from cnnvis_ray.explanation.aims import check_target, find_kind
@@ -20,6 +20,7 @@ from cnnvis_ray.explanation.heat import (
     CLASS_MAPS,
     HeatSummary,
     draw_class_heat,
+    draw_examples,
     heat_schema,
     summarize_heat,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "decide_setup",
     "draw_card_sheets",
     "draw_class_heat",
+    "draw_examples",
     "find_cam_layer",
     "find_kind",
     "gram",

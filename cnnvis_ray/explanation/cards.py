@@ -1,7 +1,7 @@
 """Channel cards, as rows and sheets: what a channel wants to see, what it saw, its numbers."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from operator import itemgetter
@@ -14,9 +14,11 @@ from PIL import Image, ImageDraw
 
 from cnnvis_ray.channels.histograms import NUM_BINS, ZERO_BIN, bin_of, middles, quantile
 from cnnvis_ray.channels.tables import histogram_from
+from cnnvis_ray.config.explanation import Pictures
 from cnnvis_ray.explanation.classes import CLASS, ClassMeans
-from cnnvis_ray.explanation.heat import png
-from cnnvis_ray.pictures import Tile, draw_sheet, text_tile
+from cnnvis_ray.explanation.crops import Box, by_unit, find_place
+from cnnvis_ray.network import Layer
+from cnnvis_ray.pictures import Sheet, Tile, check_background, lay_sheet, text_tile
 from cnnvis_ray.pictures.tiles import fit
 
 SIDE = 144  # pixels of a tile
@@ -24,12 +26,15 @@ CHANNELS_PER_SHEET = 12
 CROPS_PER_CARD = 6  # on a sheet; the table has all
 NUM_BARS = 24
 INK, ZERO_INK, PAPER, MARK = (94, 201, 98), (128, 128, 128), (24, 24, 24), (253, 231, 37)
+LIGHT_INK, LIGHT_PAPER, LIGHT_MARK = (33, 145, 140), (236, 236, 236), (200, 30, 30)
 CROP = pa.struct(
     [
         ("key", pa.string()),
         ("value", pa.float32()),
         ("whole_image", pa.bool_()),
         ("crop", pa.binary()),
+        # the neuron's place: left, top, right, bottom as shares of the crop
+        ("place", pa.list_(pa.float32())),
     ]
 )
 CARDS = pa.schema(
@@ -59,12 +64,13 @@ class Class(TypedDict):
 
 
 class Crop(TypedDict):
-    """One exemplar's crop: JPEG, and the map maximum of its image."""
+    """One exemplar's crop: JPEG, the map maximum of its image, and the neuron's place on it."""
 
     key: str
     value: float
     whole_image: bool
     crop: bytes
+    place: Sequence[float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,8 @@ def build_cards(
     crops: Iterable[pa.Table],
     pictures: pa.Table | None,
     means: ClassMeans | None,
+    layer: Layer,
+    side: int,
 ) -> pa.Table:
     """Bring together what is known of some channels of a layer.
 
@@ -120,26 +128,21 @@ def build_cards(
         pictures: the layer's catalogue, of several pictures of a channel the first is shown;
             None where it was not maximized.
         means: of its classes; None without labels.
+        layer: of the channels.
+        side: of the network's input, pixels.
 
     Returns:
         A row of `CARDS` per channel.
     """
-    ranked: dict[int, list[tuple[int, Crop]]] = {}
-    for table in crops:
-        for row in table.to_pylist():
-            crop = Crop(
-                key=row["key"],
-                value=row["value"],
-                whole_image=row["whole_image"],
-                crop=row["crop"],
-            )
-            ranked.setdefault(row["channel"], []).append((row["rank"], crop))
+    ordered = statistics.sort_by("channel")
+    shown = [one for unit in by_unit(ordered, channels).values() for one in unit]
+    places = {(one.channel, one.rank): find_place(layer, one, side) for one in shown}
+    ranked = rank_crops(crops, places)
     found: dict[int, dict[str, object]] = {}
     if pictures is not None:
         columns = ["channel", "picture", "activation", "status", "percentile"]
         for row in reversed(pictures.select(columns).to_pylist()):
             found[row["channel"]] = row
-    ordered = statistics.sort_by("channel")
     histogram = histogram_from(ordered, "peak_histogram")
     mean_histogram = histogram_from(ordered, "histogram")
     median, top = quantile(histogram, 0.5), quantile(histogram, 0.995)
@@ -163,11 +166,37 @@ def build_cards(
                 else selectivity[channel],
                 "classes": [] if means is None else means.strongest(channel),
                 "histogram": histogram[channel],
-                "crops": [crop for _, crop in sorted(ranked.get(channel, []), key=itemgetter(0))],
+                "crops": ranked.get(channel, []),
                 "mean_histogram": mean_histogram[channel],
             }
         )
     return pa.Table.from_pylist(rows, schema=CARDS)
+
+
+def rank_crops(
+    crops: Iterable[pa.Table], places: Mapping[tuple[int, int], Box | None]
+) -> dict[int, list[Crop]]:
+    """Return the crops of each channel, best first, with places by channel and rank."""
+    ranked: dict[int, list[Crop]] = {}
+    rows = (row for table in crops for row in table.to_pylist())
+    for row in sorted(rows, key=itemgetter("rank")):
+        place = places.get((row["channel"], row["rank"]))
+        crop = Crop(
+            key=row["key"],
+            value=row["value"],
+            whole_image=row["whole_image"],
+            crop=row["crop"],
+            place=None if place is None else share_of(place, row),
+        )
+        ranked.setdefault(row["channel"], []).append(crop)
+    return ranked
+
+
+def share_of(place: Box, row: Mapping[str, int]) -> list[float]:
+    """Return a box of the network's input as shares of a crop, cut at its border."""
+    across, down = row["right"] - row["left"], row["bottom"] - row["top"]
+    corners = zip(place, ("left", "top") * 2, (across, down) * 2, strict=True)
+    return [min(max((value - row[start]) / size, 0), 1) for value, start, size in corners]
 
 
 def draw_card_sheets(
@@ -175,8 +204,9 @@ def draw_card_sheets(
     layer: str,
     num_crops: int,
     notes: Sequence[str],
-    class_names: Sequence[str] = (),
-) -> Iterator[bytes]:
+    class_names: Sequence[str],
+    look: Pictures,
+) -> Iterator[Sheet]:
     """Draw a layer's cards, a row per channel: words, picture, histogram, crops.
 
     Args:
@@ -185,9 +215,10 @@ def draw_card_sheets(
         num_crops: on a card, at most `CROPS_PER_CARD`.
         notes: below the title.
         class_names: by channel, of a layer whose channels are classes.
+        look: background, and what is drawn on crops.
 
     Yields:
-        PNG, `CHANNELS_PER_SHEET` cards each.
+        Sheets of `CHANNELS_PER_SHEET` cards.
     """
     num_crops = min(num_crops, CROPS_PER_CARD)
     for start in range(0, table.num_rows, CHANNELS_PER_SHEET):
@@ -198,14 +229,15 @@ def draw_card_sheets(
         tiles = [
             tile
             for card in cards
-            for tile in card_tiles(card, num_crops, has_pictures, class_names)
+            for tile in card_tiles(card, num_crops, has_pictures, class_names, look)
         ]
         title = f"{layer}: channels {cards[0].channel} to {cards[-1].channel}"
-        yield png(draw_sheet(tiles, len(tiles) // len(cards), SIDE, title=title, notes=notes))
+        columns = len(tiles) // len(cards)
+        yield lay_sheet(tiles, columns, SIDE, look.background, title, notes)
 
 
 def card_tiles(
-    card: Card, num_crops: int, has_pictures: bool, class_names: Sequence[str]
+    card: Card, num_crops: int, has_pictures: bool, class_names: Sequence[str], look: Pictures
 ) -> list[Tile]:
     """Lay one card out."""
     named = f" {class_names[card.channel]}" if card.channel < len(class_names) else ""
@@ -213,14 +245,16 @@ def card_tiles(
     captions = (f"channel {card.channel}{named}", "never excited" if silent else "")
     tiles = [text_tile(words_of(card), captions)]
     if has_pictures:
-        tiles.append(picture_tile(card))
+        tiles.append(picture_tile(card, look))
     mark = card.picture_activation if card.compares else None
     shown_counts = card.histogram if mark is None else card.mean_histogram
     kind = "map maxima, log scale" if mark is None else "means; line: picture"
-    tiles.append(Tile(draw_histogram(shown_counts, mark), (kind, scale_of(shown_counts))))
+    is_light = sum(check_background(look.background)) > 3 * 128
+    bars = draw_histogram(shown_counts, mark, is_light)
+    tiles.append(Tile(bars, (kind, scale_of(shown_counts))))
     # a maximum of exactly zero is a silent map, whose first place says nothing
     shown = [] if silent else [crop for crop in card.crops[:num_crops] if crop["value"] != 0]
-    tiles += [crop_tile(crop) for crop in shown]
+    tiles += [crop_tile(crop, look) for crop in shown]
     missing = "never excited" if silent else "no further image excites it"
     return tiles + [text_tile(missing)] * (num_crops - len(shown))
 
@@ -236,7 +270,7 @@ def words_of(card: Card) -> str:
     return " ".join(parts)
 
 
-def picture_tile(card: Card) -> Tile:
+def picture_tile(card: Card, look: Pictures) -> Tile:
     """Show what maximization found, or why there is nothing."""
     if card.picture is None:
         return text_tile("not maximized")
@@ -246,14 +280,27 @@ def picture_tile(card: Card) -> Tile:
     if card.compares:
         rank = f"above {card.picture_percentile:.1f} %"
     with Image.open(BytesIO(card.picture)) as opened:
-        shown = fit(opened.convert("RGB"), SIDE, enlarge=True)
+        shown = fit(opened.convert("RGB"), pixels_for(look), enlarge=True)
     return Tile(shown, (f"picture mean {card.picture_activation:.3g}", rank))
 
 
-def crop_tile(crop: Crop) -> Tile:
-    """Show one crop, enlarged where it is small."""
+def pixels_for(look: Pictures) -> int:
+    """Return the side of a tile's picture: print has twice the pixels."""
+    return 2 * SIDE if look.print else SIDE
+
+
+def crop_tile(crop: Crop, look: Pictures) -> Tile:
+    """Show one crop, enlarged where it is small, with the neuron's place in a box."""
     with Image.open(BytesIO(crop["crop"])) as opened:
-        shown = fit(opened.convert("RGB"), SIDE, enlarge=True)
+        shown = fit(opened.convert("RGB"), pixels_for(look), enlarge=True)
+    if crop["place"] and look.crops == "box":
+        left, top, right, bottom = crop["place"]
+        corners = (left * shown.width, top * shown.height)
+        box = (*corners, right * shown.width - 1, bottom * shown.height - 1)
+        draw, line = ImageDraw.Draw(shown), pixels_for(look) // 72
+        outer = (box[0] - line, box[1] - line, box[2] + line, box[3] + line)
+        draw.rectangle(outer, outline="black", width=line)
+        draw.rectangle(box, outline=MARK, width=line)
     value = f"maximum {crop['value']:.3g}" + (" whole image" if crop["whole_image"] else "")
     return Tile(shown, (value, crop["key"].rsplit("/", 1)[-1]))
 
@@ -267,14 +314,18 @@ def scale_of(counts: NDArray[np.int64]) -> str:
     return f"images {low:.2g} to {high:.2g}"
 
 
-def draw_histogram(counts: NDArray[np.int64], mark: float | None = None) -> Image.Image:
+def draw_histogram(
+    counts: NDArray[np.int64], mark: float | None = None, is_light: bool = False
+) -> Image.Image:
     """Draw a channel's histogram: filled bins from left to right, the zero bin in grey.
 
     Args:
         counts: by bin.
         mark: a value that gets a line, and the axis reaches; the picture's.
+        is_light: whether the sheet is.
     """
-    image = Image.new("RGB", (SIDE, SIDE), PAPER)
+    ink, line, paper = (LIGHT_INK, LIGHT_MARK, LIGHT_PAPER) if is_light else (INK, MARK, PAPER)
+    image = Image.new("RGB", (SIDE, SIDE), paper)
     filled = np.flatnonzero(counts)
     if not len(filled):
         return image
@@ -293,8 +344,8 @@ def draw_histogram(counts: NDArray[np.int64], mark: float | None = None) -> Imag
         holds_zero = start <= ZERO_BIN < start + width
         box = (left, top, max(left, right), SIDE - 1)
         if height:
-            draw.rectangle(box, fill=ZERO_INK if holds_zero else INK)
+            draw.rectangle(box, fill=ZERO_INK if holds_zero else ink)
         if marked is not None and start <= marked < start + width:
             middle = (left + right) // 2
-            draw.rectangle((middle - 1, 0, middle + 1, SIDE - 1), fill=MARK)
+            draw.rectangle((middle - 1, 0, middle + 1, SIDE - 1), fill=line)
     return image

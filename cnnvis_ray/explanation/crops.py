@@ -11,13 +11,14 @@ from PIL import Image
 
 from cnnvis_ray.config import Channels, parse_range
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.explanation.heat import to_image
+from cnnvis_ray.explanation.heat import enlarge, to_image
 from cnnvis_ray.ledger.units import SLOTS
 from cnnvis_ray.network import Layer, Preprocess
 
 Box = tuple[float, float, float, float]
 LONGEST = 160  # pixels of a stored crop: larger than a card's tile at 100 %
 QUALITY = 90
+DARKER = 4  # what a masked pixel is divided by
 CROPS = pa.schema(
     [
         ("channel", pa.int32()),
@@ -100,6 +101,54 @@ def by_unit(statistics: pa.Table, channels: Sequence[int]) -> dict[int, list[Exe
             exemplar = Exemplar(channel, rank, **entry)
             units.setdefault(exemplar.image_id // SLOTS, []).append(exemplar)
     return units
+
+
+def find_place(layer: Layer, exemplar: Exemplar, side: int) -> Box | None:
+    """Return where a neuron lies: its cell of the map, in the middle of what it sees.
+
+    Args:
+        layer: the neuron's.
+        exemplar: its row and column of the map.
+        side: of the network's input, pixels.
+
+    Returns:
+        Left, top, right, bottom in the network's input, cut at its border; None for a vector, and
+        for tokens that see the whole image.
+    """
+    sides = []
+    for place, places, name in (
+        (exemplar.x, layer.width, "width"),
+        (exemplar.y, layer.height, "height"),
+    ):
+        if layer.field is not None:
+            axis = getattr(layer.field, name)
+            jump, middle = axis.jump, axis.start + place * axis.jump + axis.size / 2
+        elif (places or 1) > 1:
+            jump = side / (places or 1)
+            middle = (place + 0.5) * jump
+        else:
+            return None
+        first, last = middle - jump / 2, middle + jump / 2
+        sides.append((min(max(first, 0), side - 1), max(min(last, side), 1)))
+    (left, right), (top, bottom) = sides
+    return left, top, right, bottom
+
+
+def darken(
+    pixels: NDArray[np.uint8], values: NDArray[np.floating], peak: float
+) -> NDArray[np.uint8]:
+    """Darken an image ``height width colour`` where a channel is below half of its maximum.
+
+    Args:
+        pixels: the network's input.
+        values: the channel's map ``height width``, resized to the image as in network dissection
+            (Bau et al. 2017, arXiv:1704.05796).
+        peak: its maximum.
+    """
+    if values.ndim < 2 or peak <= 0:
+        return pixels
+    bright = enlarge(values / peak, pixels.shape[0]) >= 0.5
+    return np.where(bright[:, :, None], pixels, pixels // DARKER).astype(np.uint8)
 
 
 def crop_row(

@@ -1,23 +1,20 @@
 """Evidence in colour: signed values at full size, over the image, and with a bar of their range.
 
 Where some evidence is against what is explained, colours diverge from white at zero: red is for
-it, blue against it, on one scale. Elsewhere they run from dark blue to yellow, from the lowest
-value to the highest.
+it, blue against it, on one scale (matplotlib's RdBu_r). Elsewhere they run from dark blue to
+yellow (viridis), from the lowest value to the highest. Other colours show what is for it alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cnnvis_ray.explanation.heat import colour, to_image
+from cnnvis_ray.pictures.colours import Rgb, ink_on
 from cnnvis_ray.pictures.lettering import font, width_of
 
-# Five colours of ColorBrewer's RdBu (Harrower and Brewer 2003), against to for.
-DIVERGING = np.array(
-    [(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43)], np.float64
-)
 NEGLIGIBLE = 0.01  # of the largest value: what is as little below zero counts as zero
 FAINTEST, STRONGEST = 0.2, 0.75  # share of the colour over the image, at no evidence and at most
 MAP_SIDE, BAR_WIDTH, BAR_HEIGHT, LETTERS = 180, 208, 12, 14  # pixels of a tile of 224
@@ -32,11 +29,18 @@ class Evidence:
         unit: what the values are, for the caption.
         percent: of the pixels that the bar's range holds; a gradient has few that are ten times
             the others, beside which nothing else would show.
+        name: of matplotlib's colours; auto: as above.
     """
 
     values: NDArray[np.float64]
     unit: str
     percent: float = 100
+    name: str = "auto"
+
+    def drawn_in(self, name: str) -> "Evidence":
+        """Return it in other colours, which show what is above zero."""
+        values = self.values if name == "auto" else np.maximum(self.values, 0)
+        return replace(self, values=values, name=name)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -61,8 +65,8 @@ class Evidence:
 
     def colours(self, values: NDArray[np.float64]) -> Image.Image:
         """Show values as colours."""
-        scaled = self.scale(values)
-        return colour(scaled, DIVERGING) if self.diverges else colour(scaled)
+        usual = "RdBu_r" if self.diverges else "viridis"
+        return colour(self.scale(values), usual if self.name == "auto" else self.name)
 
 
 def overlay(pixels: NDArray[np.uint8], evidence: Evidence) -> Image.Image:
@@ -77,9 +81,9 @@ def overlay(pixels: NDArray[np.uint8], evidence: Evidence) -> Image.Image:
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
-def draw_legend(evidence: Evidence, side: int) -> Image.Image:
+def draw_legend(evidence: Evidence, side: int, paper: Rgb = (0, 0, 0)) -> Image.Image:
     """Draw the map in colours above a bar with its range, zero marked: a square of ``side``."""
-    drawn = Image.new("RGB", (side, side))
+    drawn, ink = Image.new("RGB", (side, side), paper), ink_on(paper)
     values = resize(evidence.values, MAP_SIDE)
     drawn.paste(evidence.colours(values), ((side - MAP_SIDE) // 2, 0))
     low, high = evidence.range
@@ -89,8 +93,8 @@ def draw_legend(evidence: Evidence, side: int) -> Image.Image:
     draw, letters = ImageDraw.Draw(drawn), font(LETTERS)
     below = top + BAR_HEIGHT + 2
     texts = f"{low:.3g}", f"{high:.3g}"
-    draw.text((left, below), texts[0], "white", letters)
-    draw.text((left + BAR_WIDTH - width_of(texts[1], letters), below), texts[1], "white", letters)
+    draw.text((left, below), texts[0], ink, letters)
+    draw.text((left + BAR_WIDTH - width_of(texts[1], letters), below), texts[1], ink, letters)
     if low <= 0 <= high and high > low:
         zero = left + round((BAR_WIDTH - 1) * -low / (high - low))
         draw.line((zero, top - 3, zero, top + BAR_HEIGHT + 2), "white", 3)
@@ -98,7 +102,7 @@ def draw_legend(evidence: Evidence, side: int) -> Image.Image:
         start = zero - width_of("0", letters) // 2
         ends = left + width_of(texts[0], letters), left + BAR_WIDTH - width_of(texts[1], letters)
         if ends[0] + 4 < start < ends[1] - width_of("0", letters) - 4:
-            draw.text((start, below), "0", "white", letters)
+            draw.text((start, below), "0", ink, letters)
     return drawn
 
 

@@ -7,20 +7,20 @@ from pathlib import PurePosixPath
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from cnnvis_ray.explanation.aims import Aimed, Aims, name_of
 from cnnvis_ray.explanation.heat import shrink
-from cnnvis_ray.explanation.image_sheets import draw_grid, draw_occluded, draw_overview, stack
+from cnnvis_ray.explanation.image_sheets import Mask, draw_grid, draw_occluded, draw_overview
 from cnnvis_ray.explanation.methods import METHODS, Question
-from cnnvis_ray.explanation.occlusion import areas, fill_colour, squares
+from cnnvis_ray.explanation.occlusion import areas, fill_colour, squares, step_of
 from cnnvis_ray.explanation.tasks import ExplanationSetup, Wanted
 from cnnvis_ray.network import activations, top_predictions
+from cnnvis_ray.pictures import Sheet, stack
 
 Row = dict[str, object]
-Picture = tuple[str, Image.Image]
-"""A sheet and its path in the run."""
+Picture = tuple[str, Sheet]
+"""A sheet and its path in the run, without suffix."""
 
 
 class Shown:
@@ -46,20 +46,26 @@ class Shown:
         laid[: len(pixels)] = pixels
         self.batch = setup.network.preprocess.normalize(laid, device)
 
-    def grids(self, position: int) -> list[Image.Image]:
-        """Draw the channels of each asked layer for one image."""
+    def sheet(self, position: int, overview: Sheet, beside: bool) -> Sheet:
+        """Put the channels of each asked layer below an image's overview, or beside it."""
         kept = activations(self.module, self.setup.shown, self.batch[position : position + 1])
-        maps = {name: one[0].float().cpu().numpy() for name, one in kept.items()}
-        drawn = [draw_grid(name, values, self.setup.explain) for name, values in maps.items()]
-        return [grid for grid in drawn if grid is not None]
+        grids = []
+        for layer in self.setup.shown:
+            name = f"{layer.name} ({layer.aliases[0]})" if layer.aliases else layer.name
+            maps = kept[layer.name][0].float().cpu().numpy()
+            grid = draw_grid(name, maps, self.setup.explain, self.setup.look)
+            grids += [] if grid is None else [grid]
+        return stack([overview, stack(grids)], across=beside) if grids else overview
 
     def sheets(self) -> Iterator[Picture]:
         """Draw sheets without heat maps, where the network has no head to aim at."""
         for position, image in enumerate(self.images):
             if image.sheet:
                 notes = ["no heat maps: the weights hold no head", *label_note(image)]
-                overview = draw_overview(image.key, notes, self.pixels[position], {}, {})
-                yield f"{sheet_path(image)}.png", stack([overview, *self.grids(position)])
+                overview = draw_overview(
+                    image.key, notes, self.pixels[position], {}, {}, self.setup.look, image.label
+                )
+                yield sheet_path(image), self.sheet(position, overview, beside=True)
 
 
 class Group:
@@ -159,18 +165,39 @@ class Group:
         for position, image in enumerate(self.images):
             if not image.sheet:
                 continue
-            path = sheet_path(image)
-            yield f"{path}.png", self.sheet(position)
+            yield sheet_path(image), self.sheet(position)
             if self.scores is not None:
-                yield f"{path}-occluded.png", self.occluded(position, self.scores[position])
+                occluded = self.occluded(position, self.scores[position])
+                yield f"{sheet_path(image)}-occluded", occluded
 
-    def sheet(self, position: int) -> Image.Image:
+    def sheet(self, position: int) -> Sheet:
         """Draw one image's sheet."""
         heats = {method: maps[position] for method, maps in self.heats.items()}
         evidence = {method: found[position] for method, found in self.evidence.items()}
-        title, notes = self.images[position].key, self.notes(position)
-        overview = draw_overview(title, notes, self.pixels[position], heats, evidence)
-        return stack([overview, *self.shown.grids(position)])
+        image, mask = self.images[position], self.mask(position)
+        overview = draw_overview(
+            image.key,
+            self.notes(position),
+            self.pixels[position],
+            heats,
+            evidence,
+            self.setup.look,
+            image.label,
+            mask,
+        )
+        return self.shown.sheet(position, overview, beside=not (heats or mask))
+
+    def mask(self, position: int) -> Mask | None:
+        """Return what a segmentation network calls each pixel; None for other networks."""
+        if self.aimed.kind != "mask":
+            return None
+        with torch.inference_mode():
+            output = self.aimed.output(self.shown.batch)[position]
+        classes = output[0] > 0 if len(output) == 1 else output.argmax(0)
+        found = classes.long().cpu().numpy()
+        single = {0: "background", 1: self.name(0)}
+        names = {int(index): self.name(int(index)) for index in np.unique(found)}
+        return Mask(found, single if len(output) == 1 else names)
 
     def notes(self, position: int) -> list[str]:
         """Return what the network calls an image and what is explained, in words."""
@@ -186,7 +213,7 @@ class Group:
         told = [f"top {len(guesses)}: {named}", *label_note(self.images[position])]
         return ["; ".join(told), aim]
 
-    def occluded(self, position: int, scores: NDArray[np.float64]) -> Image.Image:
+    def occluded(self, position: int, scores: NDArray[np.float64]) -> Sheet:
         """Draw the sheet of occluded images."""
         explain, preprocess = self.explain, self.setup.network.preprocess
         name = self.name(int(self.aims.index[position]))
@@ -194,9 +221,10 @@ class Group:
             f"{self.images[position].key}: {name} under occlusion",
             self.pixels[position],
             scores,
-            squares(preprocess.crop, explain.patch, explain.stride),
+            squares(preprocess.crop, explain.patch, step_of(explain)),
             explain.patch,
             fill_colour(explain.fill, preprocess.channels),
+            self.setup.look,
         )
 
 

@@ -1,6 +1,5 @@
 """Heat maps: small, in [0, 1], how they look on an image, and their means by class."""
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -8,17 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnnvis_ray.config.explanation import Pictures
 from cnnvis_ray.network import Preprocess
-from cnnvis_ray.pictures import Tile, draw_sheet
+from cnnvis_ray.pictures import Sheet, Tile, columns_of, lay_sheet
 from cnnvis_ray.pictures.tiles import read_thumbnail
-
-# Five colours of matplotlib's viridis (van der Walt and Smith 2015), dark to bright.
-ANCHORS = np.array(
-    [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float64
-)
 
 SIDE = 160  # pixels of a class's tile
 CLASSES_PER_SHEET = 24
@@ -95,13 +91,9 @@ def multiply(pixels: NDArray[np.uint8], heat: NDArray[np.floating]) -> Image.Ima
     return to_image((pixels * mask).astype(np.uint8))
 
 
-def colour(values: NDArray[np.floating], anchors: NDArray[np.float64] = ANCHORS) -> Image.Image:
-    """Show values in [0, 1] as colours, which lie evenly between anchors ``anchor 3``."""
-    at = np.clip(values, 0, 1) * (len(anchors) - 1)
-    low = np.minimum(at.astype(int), len(anchors) - 2)
-    share = (at - low)[..., None]
-    mixed = anchors[low] * (1 - share) + anchors[low + 1] * share
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+def colour(values: NDArray[np.floating], name: str = "viridis") -> Image.Image:
+    """Show values in [0, 1] in matplotlib's colours of that name."""
+    return Image.fromarray(colormaps[name](values, bytes=True)[..., :3])
 
 
 def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -196,7 +188,8 @@ def draw_class_heat(
     method: str,
     read_thumbnails: Callable[[set[int]], Mapping[int, bytes]],
     preprocess: Preprocess,
-) -> bytes:
+    look: Pictures,
+) -> Sheet:
     """Draw one method's mean maps, the classes with most images first.
 
     Args:
@@ -204,10 +197,9 @@ def draw_class_heat(
         method: one of its methods.
         read_thumbnails: image ids -> their thumbnails, for the means behind the maps.
         preprocess: of the network, whose cut the thumbnails get.
-
-    Returns:
-        A sheet, PNG.
+        look: background, columns and colours.
     """
+    colours = "viridis" if look.heat == "auto" else look.heat
     own = [(label, mean) for (name, label), mean in summary.means.items() if name == method]
     shown = sorted(own, key=lambda pair: (-pair[1].count, pair[0]))[:CLASSES_PER_SHEET]
     thumbnails = read_thumbnails({image for _, mean in shown for image in mean.images})
@@ -215,18 +207,27 @@ def draw_class_heat(
     for label, mean in shown:
         heat = mean.total / mean.count
         counted = f"{mean.count} image" + ("s" if mean.count > 1 else "")
-        tiles.append(Tile(colour(enlarge(heat, SIDE)), (label, counted)))
+        tiles.append(Tile(colour(enlarge(heat, SIDE), colours), (label, counted)))
         backdrop = mean_image([thumbnails[image] for image in mean.images], preprocess)
         gap = float(heat.max() - heat.min())  # means are paler than maps
         stretched = (heat - heat.min()) / gap if gap > 0 else heat
         tiles.append(Tile(multiply(backdrop, stretched), (label, "x their mean")))
     notes = [
         f"{method.replace('_', ' ')}, averaged over the images of a class, each map from its own "
-        "lowest to its highest value; colours: dark blue 0, yellow 1"
+        f"lowest to its highest value; colours: {colours}"
     ]
     if len(own) > len(shown):
         notes.append(f"the {len(shown)} largest of {len(own)} classes")
-    return png(draw_sheet(tiles, 8, SIDE, title="Where the network looks, by class", notes=notes))
+    title = "Where the network looks, by class"
+    columns = columns_of(look, "classes") or len(tiles)
+    return lay_sheet(tiles, columns, SIDE, look.background, title, notes)
+
+
+def draw_examples(examples: Mapping[str, bytes], look: Pictures) -> Sheet:
+    """Draw one image of each class, by label -> thumbnail."""
+    tiles = [Tile(read_thumbnail(data, SIDE), (label,)) for label, data in examples.items()]
+    columns = columns_of(look, "examples") or len(tiles)
+    return lay_sheet(tiles, columns, SIDE, look.background, "One image of each class")
 
 
 def mean_image(thumbnails: Sequence[bytes], preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -235,10 +236,3 @@ def mean_image(thumbnails: Sequence[bytes], preprocess: Preprocess) -> NDArray[n
     scaled = replace(preprocess, resize=resize, crop=SIDE)
     images = [scaled.fit(read_thumbnail(data, resize)) for data in thumbnails]
     return np.asarray(np.mean(images, axis=0).astype(np.uint8))
-
-
-def png(image: Image.Image) -> bytes:
-    """Encode a sheet."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()

@@ -31,7 +31,7 @@ from cnnvis_ray.explanation.aims import Aimed, Aims
 from cnnvis_ray.explanation.attention import Combine, attention_heat, last_block, roll_out
 from cnnvis_ray.explanation.evidence import Evidence
 from cnnvis_ray.explanation.heat import Heat
-from cnnvis_ray.explanation.occlusion import fill_colour, occlusion
+from cnnvis_ray.explanation.occlusion import fill_colour, occlusion, step_of
 from cnnvis_ray.network import Layer, LayerTable, Preprocess
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def by_occlusion(question: Question) -> Answer:
         question.aims,
         preprocess,
         explain.patch,
-        explain.stride,
+        step_of(explain),
         fill_colour(explain.fill, preprocess.channels),
         explain.batch_size,
     )

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cnnvis_ray.config.explanation import Explain
 from cnnvis_ray.explanation.aims import Aimed, Aims
 from cnnvis_ray.explanation.heat import enlarge
 from cnnvis_ray.network import Preprocess
@@ -25,6 +26,11 @@ STEPS = 10  # points of a curve beside its start: two curves then fit in 22 forw
 
 Square = tuple[int, int]
 """The top and left pixel of a covered square."""
+
+
+def step_of(explain: Explain) -> int:
+    """Return the pixels between squares: half of the patch where the stride is ``auto``."""
+    return max(1, explain.patch // 2) if explain.stride == "auto" else explain.stride
 
 
 def squares(side: int, patch: int, stride: int) -> list[Square]:

@@ -10,41 +10,50 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from cnnvis_ray.explanation.heat import png
-from cnnvis_ray.pictures import Tile, draw_sheet
+from cnnvis_ray.config.explanation import Explain, Pictures
+from cnnvis_ray.pictures import Sheet, Tile, check_background, lay_sheet
+from cnnvis_ray.pictures.colours import ink_on
 
 DOTS_PER_INCH = 150
 INK, PAPER, BAR, LINE = "white", "black", "#21918c", "#fde725"
 SIDE = 64  # pixels of a kernel's tile
 COLUMNS = 16
-MOST = 256  # kernels of a sheet
 Kernels = NDArray[np.float32]
 
 
-def draw_probe(table: pa.Table) -> bytes:
+def draw_probe(table: pa.Table, look: Pictures) -> dict[str, bytes]:
     """Draw the accuracy of each layer's linear probe beside chance.
 
     Args:
         table: of `classes.PROBE`.
+        look: background and print.
 
     Returns:
-        PNG.
+        Files by suffix.
     """
+    ink = INK if ink_on(check_background(look.background)) == (255, 255, 255) else PAPER
+    line = LINE if ink == INK else "#c81e1e"
     names = table["layer"].to_pylist()
     rows = np.arange(len(names))
     accuracy, chance = (table[name].to_numpy() for name in ("accuracy", "chance"))
-    figure = Figure(figsize=(7, 1.6 + 0.3 * len(names)), facecolor=PAPER, layout="constrained")
-    axes = figure.add_subplot(facecolor=PAPER)
+    figure = Figure(
+        figsize=(7, 1.6 + 0.3 * len(names)), facecolor=look.background, layout="constrained"
+    )
+    axes = figure.add_subplot(facecolor=look.background)
     bars = axes.barh(rows, accuracy, color=BAR, label="accuracy")
-    axes.bar_label(bars, [f"{value:.3f}" for value in accuracy], padding=4, color=INK)
-    axes.vlines(chance, rows - 0.45, rows + 0.45, color=LINE, label="chance")
+    axes.bar_label(bars, [f"{value:.3f}" for value in accuracy], padding=4, color=ink)
+    axes.vlines(chance, rows - 0.45, rows + 0.45, color=line, label="chance")
     axes.set(xlim=(0, 1.12), yticks=rows, yticklabels=names)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.invert_yaxis()
-    axes.set_title("Linear probe", color=INK, loc="left")
+    axes.set_title("Linear probe", color=ink, loc="left")
     axes.set_xlabel("accuracy of one linear layer on frozen features, cross-validated")
-    figure.legend(loc="outside upper right", ncols=2, labelcolor=INK, facecolor=PAPER)
-    return save(figure)
+    figure.legend(loc="outside upper right", ncols=2, labelcolor=ink, facecolor=look.background)
+    dots = DOTS_PER_INCH * (2 if look.print == "png2x" else 1)
+    drawn = {"png": save(figure, ink, "png", dots)}
+    if look.print in ("pdf", "svg"):
+        drawn[look.print] = save(figure, ink, look.print)
+    return drawn
 
 
 def draw_matrix(title: str, names: Sequence[str], values: NDArray[np.floating]) -> bytes:
@@ -77,15 +86,18 @@ def draw_matrix(title: str, names: Sequence[str], values: NDArray[np.floating]) 
     return save(figure)
 
 
-def save(figure: Figure) -> bytes:
-    """Draw a figure with Agg, on a dark ground, as PNG."""
+def save(
+    figure: Figure, ink: str = INK, kind: str = "png", dots_per_inch: int = DOTS_PER_INCH
+) -> bytes:
+    """Return a figure as a file of some kind, with axes in a colour."""
     for axes in figure.axes:
-        axes.tick_params(colors=INK)
-        axes.xaxis.label.set_color(INK)
+        axes.tick_params(colors=ink)
+        axes.xaxis.label.set_color(ink)
         for spine in axes.spines.values():
             spine.set_color("grey")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight")
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    figure.savefig(buffer, format=kind, dpi=dots_per_inch, bbox_inches="tight", metadata=undated)
     return buffer.getvalue()
 
 
@@ -96,37 +108,41 @@ def kernels_of(module: nn.Module) -> Kernels | None:
     return np.asarray(module.weight.detach().float().cpu().numpy())
 
 
-def draw_kernels(name: str, kernels: Kernels, shared: bool) -> bytes:
+def draw_kernels(
+    name: str, kernels: Kernels, explain: Explain, look: Pictures, grey: bool = False
+) -> Sheet:
     """Draw one layer's kernels.
 
     Args:
         name: of the layer.
         kernels: ``out in height width``; three inputs are drawn as colours, others as grey: of
             each output the inputs, one after another, as many as fit.
-        shared: one scale for the sheet, else one per kernel.
-
-    Returns:
-        A sheet, PNG.
+        explain: how many, and whether they share a scale.
+        look: background and columns.
+        grey: draw three inputs as grey too, by their mean.
     """
-    colour = kernels.shape[1] == 3
+    out, into, height, width = kernels.shape
+    colour = into == 3
+    kernels = kernels.mean(1, keepdims=True).repeat(3, 1) if colour and grey else kernels
     bound = float(np.abs(kernels).max())
     if colour:
         pairs: list[tuple[int, int | None]] = [
-            (out, None) for out in range(min(len(kernels), MOST))
+            (out, None) for out in range(min(len(kernels), explain.kernels))
         ]
     else:
         inputs = min(kernels.shape[1], COLUMNS)
-        outputs = min(len(kernels), MOST // inputs)
+        outputs = min(len(kernels), max(1, explain.kernels // inputs))
         pairs = [(out, chosen) for out in range(outputs) for chosen in range(inputs)]
-    tiles = [draw_kernel(kernels, out, chosen, bound if shared else None) for out, chosen in pairs]
+    shared = explain.scale == "shared"
+    tiles = [draw_kernel(kernels, *pair, bound if shared else None) for pair in pairs]
     scale = f"one scale, {-bound:.3g} to {bound:.3g}" if shared else "each by its own largest"
-    out, into, height, width = kernels.shape
     notes = [
         f"{out} kernels of {into} x {height} x {width}; {len(tiles)} shown; middle grey is zero; "
-        f"{scale}"
+        f"{scale}" + ("; mean over the inputs" if colour and grey else "")
     ]
-    columns = COLUMNS if colour else inputs
-    return png(draw_sheet(tiles, columns, SIDE, title=f"{name}: weights", notes=notes))
+    columns = look.columns.get("weights", COLUMNS if colour else inputs)
+    side = max(SIDE, min(2 * SIDE, SIDE * COLUMNS // columns))
+    return lay_sheet(tiles, columns, side, look.background, f"{name}: weights", notes)
 
 
 def draw_kernel(kernels: Kernels, out: int, chosen: int | None, bound: float | None) -> Tile:
@@ -136,7 +152,4 @@ def draw_kernel(kernels: Kernels, out: int, chosen: int | None, bound: float | N
     scaled = values / largest if largest > 0 else values
     pixels = np.rint(127.5 + 127.5 * scaled).astype(np.uint8).transpose(1, 2, 0)
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    factor = max(1, SIDE // max(image.size))
-    size = (image.width * factor, image.height * factor)
-    caption = f"{out}" if chosen is None else f"{out}, {chosen}"
-    return Tile(image.resize(size, Image.Resampling.NEAREST), (caption,))
+    return Tile(image, (f"{out}" if chosen is None else f"{out}, {chosen}",))

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from cnnvis_ray.config import Config, Images
-from cnnvis_ray.config.explanation import Explain
+from cnnvis_ray.config.explanation import Explain, Pictures
 from cnnvis_ray.explanation.aims import Kind, check_target, find_kind
 from cnnvis_ray.explanation.attention import find_attention
 from cnnvis_ray.explanation.crops import Exemplar
@@ -25,6 +25,7 @@ from cnnvis_ray.network import (
     check_coverage,
     covers_head,
 )
+from cnnvis_ray.pictures import check_look
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class ExplanationSetup:
     source: Source
     images: Images
     explain: Explain
+    look: Pictures
     network: ResolvedNetwork
     kind: Kind | None
     methods: tuple[str, ...]
@@ -76,6 +78,7 @@ def decide_setup(
         RefusedError: the configuration asks for what the network does not have.
     """
     check_methods(config.explain.methods)
+    check_look(config.pictures)
     check_coverage(network, table, shown)
     kind: Kind | None = None
     methods: list[str] = []
@@ -100,6 +103,7 @@ def decide_setup(
         source,
         config.images,
         config.explain,
+        config.pictures,
         network,
         kind,
         tuple(methods),

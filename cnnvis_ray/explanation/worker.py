@@ -6,6 +6,7 @@ of a unit decoded once. Both read the source by key.
 
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,9 @@ from PIL import Image
 
 from cnnvis_ray.errors import ImageRejectedError
 from cnnvis_ray.explanation.aims import Aimed
-from cnnvis_ray.explanation.crops import CROPS, Exemplar, Fitted, crop_row
+from cnnvis_ray.explanation.crops import CROPS, Exemplar, Fitted, crop_row, darken
 from cnnvis_ray.explanation.groups import Group, Row, Shown
-from cnnvis_ray.explanation.heat import heat_schema, png
+from cnnvis_ray.explanation.heat import heat_schema
 from cnnvis_ray.explanation.tasks import (
     CropTask,
     ExplanationReport,
@@ -26,8 +27,9 @@ from cnnvis_ray.explanation.tasks import (
 from cnnvis_ray.images import prepared
 from cnnvis_ray.ledger import Marker, commit
 from cnnvis_ray.ledger.units import SLOTS
-from cnnvis_ray.network import build_module, prepare_device
-from cnnvis_ray.storage import ShardFile, Store, write_bytes, write_table
+from cnnvis_ray.network import Layer, activations, build_module, prepare_device
+from cnnvis_ray.pictures import write_sheet
+from cnnvis_ray.storage import ShardFile, Store, write_table
 
 Task = HeatTask | CropTask
 
@@ -59,18 +61,28 @@ class Explainer:
         layer, preprocess = self.setup.layers[task.layer], self.setup.network.preprocess
         rows: list[Row] = []
         unreadable: list[Exemplar] = []
+        is_masked = self.setup.look.crops == "mask"
         for key, fitted in self.fitted(task.images):
             own = [exemplar for exemplar in task.exemplars if exemplar.key == key]
             if fitted is None:
                 unreadable.append(own[0])
                 continue
-            rows.extend(crop_row(exemplar, layer, fitted, preprocess) for exemplar in own)
+            for exemplar in own:
+                masked = self.mask(layer, exemplar, fitted) if is_masked else fitted
+                rows.append(crop_row(exemplar, layer, masked, preprocess))
         table = pa.Table.from_pylist(rows, schema=CROPS)
         path = f"explanation/crops/{task.layer}/{task.unit}.{secrets.token_hex(4)}.parquet"
         gone = tuple(exemplar.image_id % SLOTS for exemplar in unreadable)
         marker = Marker(task.unit, (write_table(self.store, path, table),), gone)
         commit(self.store, task.owner, marker)
         return ExplanationReport(len(task.images), tuple(image.key for image in unreadable))
+
+    def mask(self, layer: Layer, exemplar: Exemplar, fitted: Fitted) -> Fitted:
+        """Darken an image where the exemplar's channel is silent."""
+        batch = self.setup.network.preprocess.normalize(fitted.pixels[None], self.device)
+        maps = activations(self.module, [layer], batch)[layer.name][0, exemplar.channel]
+        values = maps.float().cpu().numpy()
+        return replace(fitted, pixels=darken(fitted.pixels, values, float(values.max())))
 
     def explain(self, task: HeatTask) -> ExplanationReport:
         """Make the heat maps, sheets and curves of some images of one unit."""
@@ -102,7 +114,8 @@ class Explainer:
         else:
             group = Group(shown, Aimed(self.module, self.setup.kind))
             drawn, rows = group.sheets(), list(group.rows())
-        sheets.extend(write_bytes(self.store, path, png(image)) for path, image in drawn)
+        for stem, sheet in drawn:
+            sheets.extend(write_sheet(self.store, stem, sheet, self.setup.look))
         return rows
 
     def fitted(self, keys: Sequence[str]) -> Iterator[tuple[str, Fitted | None]]:

@@ -8,6 +8,7 @@ out has none.
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +16,15 @@ from PIL import Image
 
 from cnnvis_ray.channels.histograms import quantile, share_below
 from cnnvis_ray.channels.tables import histogram_from
+from cnnvis_ray.config.explanation import Pictures
 from cnnvis_ray.config.maximization import Maximize
 from cnnvis_ray.maximization.objectives import is_comparable, main_term
-from cnnvis_ray.pictures import Tile, draw_sheet, text_tile
+from cnnvis_ray.pictures import Sheet, Tile, columns_of, lay_sheet, text_tile
 
 TILES_PER_SHEET = 256
 COLUMNS = 16
 SHEET_WIDTH = COLUMNS * 256  # pixels: few pictures of a closer look are shown as large as they are
+LOOK = Pictures()
 NAMED = 8  # channels of a sheet that its title lists; of more it names the first and the last
 
 
@@ -57,35 +60,41 @@ def join_pictures(
 
 
 def draw_catalogue(
-    table: pa.Table, title: str, notes: Sequence[str] = (), class_names: Sequence[str] = ()
-) -> Iterator[bytes]:
-    """Draw the contact sheets of one layer.
+    table: pa.Table,
+    title: str,
+    notes: Sequence[str] = (),
+    class_names: Sequence[str] = (),
+    look: Pictures = LOOK,
+) -> Iterator[Sheet]:
+    """Draw the contact sheets of one layer; pictures of one channel share a row.
 
     Args:
         table: from `join_pictures`.
         title: network, layer and recipe; the channels of a sheet are added.
         notes: below the title, such as `describe_recipe`.
         class_names: by channel, of a layer whose channels are classes.
+        look: background, columns and where captions are.
 
     Yields:
-        PNG, `TILES_PER_SHEET` pictures each.
+        Sheets of at most `TILES_PER_SHEET` pictures.
     """
     rows = table.drop_columns(["curve"]).to_pylist()
-    for first in range(0, len(rows), TILES_PER_SHEET):
-        part = rows[first : first + TILES_PER_SHEET]
-        columns = min(COLUMNS, math.ceil(math.sqrt(len(part) * 1.6)))
+    together = 1 + max((row["variant"] for row in rows), default=0)  # pictures of a channel
+    most = max(TILES_PER_SHEET // together, 1) * together
+    for first in range(0, len(rows), most):
+        part = rows[first : first + most]
+        fitting = min(COLUMNS, math.ceil(math.sqrt(len(part) * 1.6)))
+        columns = columns_of(look, "pictures") or max(fitting // together, 1) * together
         with Image.open(io.BytesIO(part[0]["picture"])) as image:
             side = max(image.size)  # all of a layer are alike
-        sheet = draw_sheet(
-            [tile_of(row, class_names) for row in part],
+        yield lay_sheet(
+            [tile_of(row, class_names, look.captions == "corner") for row in part],
             columns,
             max(64, min(side, SHEET_WIDTH // columns)),
+            look.background,
             title=f"{title}: {name_channels(part)}",
             notes=[*notes, *sheet_notes(part)],
         )
-        buffer = io.BytesIO()
-        sheet.save(buffer, "PNG", compress_level=3)
-        yield buffer.getvalue()
 
 
 def describe_recipe(recipe: Mapping[str, object]) -> str:
@@ -111,22 +120,33 @@ def name_channels(rows: Sequence[dict[str, object]]) -> str:
     return f"{len(numbers)} channels, {numbers[0]} to {numbers[-1]}"
 
 
-def tile_of(row: dict[str, object], class_names: Sequence[str] = ()) -> Tile:
-    """Make a picture's tile; a dead channel is words, never grey noise."""
+def tile_of(
+    row: dict[str, object], class_names: Sequence[str] = (), is_labelled: bool = False
+) -> Tile:
+    """Make a picture's tile; a dead channel is words, never grey noise.
+
+    Args:
+        row: of `join_pictures`.
+        class_names: by channel, of a layer whose channels are classes.
+        is_labelled: write class and channel onto the picture, and nothing else.
+    """
     channel = row["channel"]
     assert isinstance(channel, int)
     named = [class_names[channel]] if channel < len(class_names) else []
     variant = f".{row['variant']}" if row["variant"] else ""
     percentile = row["percentile"]
     rank = "" if percentile is None else f"  p{percentile:.0f}"
+    label = " ".join((*named, f"{channel}{variant}")) if is_labelled else ""
     if row["status"] == "dead":
-        return text_tile("dead", (*named, f"{channel}{variant}"))
-    captions = [*named, f"{channel}{variant}{rank}", f"{row['activation']:.4g}"]
+        captions = () if is_labelled else (*named, f"{channel}{variant}")
+        return replace(text_tile("dead", captions), label=label)
+    written = [*named, f"{channel}{variant}{rank}", f"{row['activation']:.4g}"]
     if row["status"] != "live":
-        captions.append(str(row["status"]))
+        written.append(str(row["status"]))
     picture = row["picture"]
     assert isinstance(picture, bytes)
-    return Tile(Image.open(io.BytesIO(picture)), tuple(captions))
+    image = Image.open(io.BytesIO(picture))
+    return Tile(image, () if is_labelled else tuple(written), label=label)
 
 
 def sheet_notes(rows: Sequence[dict[str, object]]) -> list[str]:

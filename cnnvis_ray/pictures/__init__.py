@@ -1,6 +1,7 @@
 """Pictures of many images: mosaics of an embedding and labelled contact sheets. No torch."""
 
 from cnnvis_ray.pictures.colours import ClassColours, Rgb, check_background, class_colours
+from cnnvis_ray.pictures.drawing import Sheet, stack, write_sheet
 from cnnvis_ray.pictures.layouts import (
     grid_places,
     grid_quality,
@@ -26,19 +27,29 @@ from cnnvis_ray.pictures.pyramid import (
     sort_thumbnails,
     write_description,
 )
-from cnnvis_ray.pictures.sheets import Tile, draw_sheet, text_tile
+from cnnvis_ray.pictures.sheets import (
+    Tile,
+    check_look,
+    columns_of,
+    draw_sheet,
+    lay_sheet,
+    text_tile,
+)
 
 __all__ = [
     "LAYOUTS",
     "ClassColours",
     "Pyramid",
     "Rgb",
+    "Sheet",
     "Tile",
     "check_background",
     "check_layouts",
+    "check_look",
     "choose_images",
     "class_colours",
     "colour_groups",
+    "columns_of",
     "draw_band",
     "draw_grid",
     "draw_overview",
@@ -47,12 +58,15 @@ __all__ = [
     "grid_places",
     "grid_quality",
     "grid_shape",
+    "lay_sheet",
     "pack_colours",
     "plan_pyramid",
     "sample_by_label",
     "scatter_places",
     "shrink_band",
     "sort_thumbnails",
+    "stack",
     "text_tile",
     "write_description",
+    "write_sheet",
 ]

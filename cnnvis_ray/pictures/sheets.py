@@ -1,24 +1,67 @@
 """Labelled contact sheets: pictures in rows, each with lines of text below it.
 
-Text is never drawn over a picture, never overlaps other text and is never cut: a line that does
-not fit ends in an ellipsis, notes are wrapped. At 100 % the smallest letters are 14 pixels high.
+`lay_sheet` decides where everything goes and returns a `Sheet`, which is drawn later: so print has
+sharper letters and pictures in the same layout, and sheets are stacked before they are drawn.
+
+Text never overlaps other text and is never cut: a line that does not fit ends in an ellipsis,
+notes are wrapped. Only a tile's ``label`` is drawn over its picture. At 100 % the smallest letters
+are 14 pixels high.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from cnnvis_ray.errors import RefusedError
+from cnnvis_ray.config.explanation import Pictures
+from cnnvis_ray.errors import RefusedError, did_you_mean
 from cnnvis_ray.pictures.colours import Rgb, check_background, ink_on
+from cnnvis_ray.pictures.drawing import Box, Item, Line, Sheet, Shown
 from cnnvis_ray.pictures.lettering import font, line_height, shorten, width_of, wrap
-from cnnvis_ray.pictures.tiles import add_frame, fit
+from cnnvis_ray.pictures.tiles import fit
 
 CAPTION_PIXELS = 14
 TITLE_PIXELS = 24
 NOTE_PIXELS = 16
 MARGIN = 12  # pixels around the sheet and between tiles
 NARROWEST = 64  # pixels of a column, so that a caption of eight letters fits
+# Kinds of sheets and their tiles per row; None fits the number of tiles.
+SHEETS: dict[str, int | None] = {
+    "pictures": None,
+    "channels": 8,
+    "occluded": None,
+    "classes": 8,
+    "examples": 5,
+    "weights": 16,
+}
+
+
+def columns_of(look: Pictures, kind: str) -> int | None:
+    """Return a kind of sheet's tiles per row; None fits the number of tiles."""
+    return look.columns.get(kind, SHEETS[kind])
+
+
+def check_look(look: Pictures) -> None:
+    """Check what a configuration alone cannot: colours, colour maps and kinds of sheets.
+
+    Raises:
+        RefusedError: one is unknown, with what is near.
+    """
+    from matplotlib import colormaps
+
+    check_background(look.background)
+    for name in look.columns:
+        if name not in SHEETS:
+            hint = did_you_mean(name, SHEETS)
+            known = ", ".join(SHEETS)
+            raise RefusedError(f"pictures.columns: no kind {name!r}{hint} (known: {known})")
+    for key, name in (("heat", look.heat), ("channels", look.channels)):
+        if name not in colormaps and (key, name) != ("heat", "auto"):
+            hint = did_you_mean(name, colormaps)
+            raise RefusedError(
+                f"pictures.{key}: matplotlib has no colours {name!r}{hint}; use one like viridis, "
+                "gray, Reds or RdBu_r"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +73,19 @@ class Tile:
         captions: the lines below it.
         words: what stands inside a tile without an image.
         frame: colour of a border, `None` for no border.
+        label: what is written on it, in its upper left corner.
     """
 
     image: Image.Image | None
     captions: tuple[str, ...] = ()
     words: str = ""
     frame: Rgb | None = None
+    label: str = ""
 
 
 def text_tile(words: str, captions: tuple[str, ...] = ()) -> Tile:
     """Make a tile that states why there is no picture, such as "dead"."""
     return Tile(None, captions, words)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Where everything on a sheet goes, pixels."""
-
-    columns: int
-    rows: int
-    side: int
-    cell_width: int
-    cell_height: int
-    heading: tuple[tuple[str, int], ...]
-    top: int
-
-    def size(self) -> tuple[int, int]:
-        """Return the sheet's width and height."""
-        width = MARGIN + self.columns * (self.cell_width + MARGIN)
-        return width, self.top + self.rows * self.cell_height
-
-    def corner(self, index: int) -> tuple[int, int]:
-        """Return the top left pixel of a cell."""
-        row, column = divmod(index, self.columns)
-        return (
-            MARGIN + column * (self.cell_width + MARGIN),
-            self.top + row * self.cell_height,
-        )
 
 
 def draw_sheet(
@@ -77,15 +96,29 @@ def draw_sheet(
     title: str = "",
     notes: Sequence[str] = (),
 ) -> Image.Image:
-    """Draw tiles in rows, in the order given.
+    """Draw the sheet of `lay_sheet` as pixels."""
+    return lay_sheet(tiles, columns, side, background, title, notes).image()
+
+
+def lay_sheet(
+    tiles: Sequence[Tile],
+    columns: int,
+    side: int = 128,
+    background: str = "black",
+    title: str = "",
+    notes: Sequence[str] = (),
+    narrowest: int = 0,
+) -> Sheet:
+    """Lay tiles out in rows, in the order given.
 
     Args:
         tiles: what to show.
-        columns: tiles a row; fewer tiles make a narrower sheet.
+        columns: tiles per row; fewer tiles make a narrower sheet.
         side: of the square that a picture fits, pixels; larger ones shrink, tiny ones grow.
         background: a colour by name or as #rrggbb.
         title: one line above all.
         notes: paragraphs between title and tiles, wrapped to the sheet's width.
+        narrowest: a sheet of few tiles is at least so wide, pixels.
 
     Raises:
         RefusedError: there are no tiles or no columns, or the background is not a colour.
@@ -93,78 +126,54 @@ def draw_sheet(
     if not tiles or columns < 1:
         raise RefusedError(f"a sheet needs tiles and columns, there are {len(tiles)} x {columns}")
     paper = check_background(background)
-    plan = lay_out(tiles, columns, side, title, notes)
-    sheet = Image.new("RGB", plan.size(), paper)
-    draw_heading(sheet, plan, ink_on(paper))
-    for index, tile in enumerate(tiles):
-        draw_tile(sheet, tile, plan.corner(index), plan, ink_on(paper))
-    return sheet
-
-
-def lay_out(
-    tiles: Sequence[Tile], columns: int, side: int, title: str, notes: Sequence[str]
-) -> Plan:
-    """Measure a sheet."""
     columns = min(columns, len(tiles))
     cell_width = max(side, NARROWEST)
-    width = columns * (cell_width + MARGIN) - MARGIN
-    heading = [(line, TITLE_PIXELS) for line in wrap(title, width, font(TITLE_PIXELS))]
-    heading += [
-        (line, NOTE_PIXELS) for note in notes for line in wrap(note, width, font(NOTE_PIXELS))
-    ]
-    most_lines = max(len(tile.captions) for tile in tiles)
-    return Plan(
-        columns,
-        rows=-(-len(tiles) // columns),
-        side=side,
-        cell_width=cell_width,
-        cell_height=side + most_lines * line_height(font(CAPTION_PIXELS)) + MARGIN,
-        heading=tuple(heading),
-        top=MARGIN + sum(line_height(font(size)) for _, size in heading),
-    )
-
-
-def draw_heading(sheet: Image.Image, plan: Plan, ink: Rgb) -> None:
-    """Write title and notes."""
-    draw = ImageDraw.Draw(sheet)
+    width = max(MARGIN + columns * (cell_width + MARGIN), narrowest)
+    ink = ink_on(paper)
+    items: list[Item] = []
     top = MARGIN // 2
-    for line, size in plan.heading:
-        draw.text((MARGIN, top), line, font=font(size), fill=ink)
-        top += line_height(font(size))
+    for size, texts in ((TITLE_PIXELS, [title]), (NOTE_PIXELS, notes)):
+        for line in (
+            part for text in texts for part in wrap(text, width - 2 * MARGIN, font(size))
+        ):
+            items.append(Line(MARGIN, top, line, size, ink))
+            top += line_height(font(size))
+    top += MARGIN // 2
+    most_lines = max(len(tile.captions) for tile in tiles)
+    cell_height = side + most_lines * line_height(font(CAPTION_PIXELS)) + MARGIN
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        corner = (MARGIN + column * (cell_width + MARGIN), top + row * cell_height)
+        items.extend(lay_tile(tile, corner, side, cell_width, ink))
+    return Sheet(width, top + -(-len(tiles) // columns) * cell_height, paper, tuple(items))
 
 
-def draw_tile(
-    sheet: Image.Image, tile: Tile, corner: tuple[int, int], plan: Plan, ink: Rgb
-) -> None:
-    """Draw one picture, or the words in its place, and the captions below."""
+def lay_tile(
+    tile: Tile, corner: tuple[int, int], side: int, cell_width: int, ink: Rgb
+) -> Iterator[Item]:
+    """Lay out one picture, or the words in its place, its label, and the captions below."""
     left, top = corner
-    draw = ImageDraw.Draw(sheet)
+    across = left + (cell_width - side) // 2
+    letters = font(CAPTION_PIXELS)
     if tile.image is None:
-        draw_words(draw, tile, corner, plan, ink)
+        yield Box(across, top, side, side, outline=tile.frame or ink)
+        most = max(1, (side - 8) // line_height(letters))
+        lines = wrap(tile.words, side - 8, letters)[:most]
+        down = top + (side - len(lines) * line_height(letters)) // 2
     else:
-        shown = add_frame(fit(tile.image.convert("RGB"), plan.side, enlarge=False), tile.frame)
-        across = left + (plan.cell_width - shown.width) // 2
-        sheet.paste(shown, (across, top + (plan.side - shown.height) // 2))
-    letters = font(CAPTION_PIXELS)
-    for number, caption in enumerate(tile.captions):
-        line = shorten(caption, plan.cell_width, letters)
-        across = left + (plan.cell_width - width_of(line, letters)) // 2
-        down = top + plan.side + number * line_height(letters)
-        draw.text((across, down), line, font=letters, fill=ink)
-
-
-def draw_words(
-    draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], plan: Plan, ink: Rgb
-) -> None:
-    """Draw an outlined square with words in its middle."""
-    left, top = corner
-    start = left + (plan.cell_width - plan.side) // 2
-    box = (start, top, start + plan.side - 1, top + plan.side - 1)
-    draw.rectangle(box, outline=tile.frame or ink, width=1)
-    letters = font(CAPTION_PIXELS)
-    room = (plan.side - 8) // line_height(letters)
-    lines = wrap(tile.words, plan.side - 8, letters)[: max(1, room)]
-    down = top + (plan.side - len(lines) * line_height(letters)) // 2
-    for number, line in enumerate(lines):
-        across = start + (plan.side - width_of(line, letters)) // 2
-        draw.text((across, down + number * line_height(letters)), line, font=letters, fill=ink)
+        lines, down = [], top
+        image = tile.image.convert("RGB")
+        width, height = fit(image, side, enlarge=False).size
+        across, above = across + (side - width) // 2, top + (side - height) // 2
+        yield Shown(across, above, width, height, image, tile.frame)
+    if tile.label:
+        text = shorten(tile.label, side - 24, letters)
+        size = (width_of(text, letters) + 16, line_height(letters) + 4)
+        above = top + 4 if tile.image is None else above + 4
+        yield Box(across + 4, above, *size, fill=ink_on(ink), outline=ink, radius=size[1] // 2)
+        yield Line(across + 12, above + 2, text, CAPTION_PIXELS, ink)
+    captions = [shorten(caption, cell_width, letters) for caption in tile.captions]
+    for start, texts in ((down, lines), (top + side, captions)):
+        for number, text in enumerate(texts):
+            middle = left + (cell_width - width_of(text, letters)) // 2
+            yield Line(middle, start + number * line_height(letters), text, CAPTION_PIXELS, ink)

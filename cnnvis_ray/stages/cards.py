@@ -1,4 +1,4 @@
-"""What explaining joins: cards, mean heat maps per class, weight sheets and linear probes.
+"""What explaining joins: cards, class maps, an image per class, weights and linear probes.
 
 Each is a product of one unit, made again when its inputs change.
 """
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cnnvis_ray import ledger
+from cnnvis_ray.config import recipe_of
 from cnnvis_ray.explanation import (
     PROBE,
     ClassMeans,
@@ -23,6 +24,7 @@ from cnnvis_ray.explanation import (
     chosen_channels,
     draw_card_sheets,
     draw_class_heat,
+    draw_examples,
     measure_classes,
     plots,
     probe_rows,
@@ -32,6 +34,8 @@ from cnnvis_ray.explanation.classes import Labelled
 from cnnvis_ray.ledger import SLOTS, Pass, Run, digest_files, read_features
 from cnnvis_ray.maximization import describe_recipe
 from cnnvis_ray.network import Layer, build_module
+from cnnvis_ray.pictures import write_sheet
+from cnnvis_ray.stages.catalogue import look_recipe
 from cnnvis_ray.stages.extract import statistics_digest
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
@@ -41,12 +45,15 @@ log = logging.getLogger(__name__)
 
 LARGEST = 2**28  # numbers of a layer's features that a probe reads into memory: 1 GiB
 
+MOST_CLASSES = 40  # on the sheet with an image of each
+
 Written = Iterator[ShardFile]
 
 
 def write_products(job: Job, setup: ExplanationSetup, summary: Summary) -> None:
     """Bring cards, class maps, weight sheets and probes up to what they are made from."""
     write_class_maps(job, setup, summary)
+    write_examples(job)
     made = [write_cards(job, layer) for layer in setup.shown]
     if any(made):
         folders = ["explanation/cards", "explanation/selectivity"]
@@ -64,6 +71,8 @@ def write_class_maps(job: Job, setup: ExplanationSetup, summary: Summary) -> Non
     files = job.ledger.files("explain", "explanation/heat")
     labels = job.image_labels()
     digest = hashlib.sha256(json.dumps([digest_files(files), labels]).encode()).hexdigest()
+    look = job.config.pictures
+    recipe = look_recipe(look, ("classes",), "heat")
 
     def build() -> Written:
         shards = (read_table(job.store, file.path) for file in files)
@@ -74,10 +83,33 @@ def write_class_maps(job: Job, setup: ExplanationSetup, summary: Summary) -> Non
         yield write_table(job.store, "explanation/classes.parquet", heat.table())
         needs = job.vision.network.preprocess
         for method in heat.methods:
-            sheet = draw_class_heat(heat, method, partial(read_thumbnails, job), needs)
-            yield write_bytes(job.store, f"explanation/classes-{method}.png", sheet)
+            sheet = draw_class_heat(heat, method, partial(read_thumbnails, job), needs, look)
+            yield from write_sheet(job.store, f"explanation/classes-{method}", sheet, look)
 
-    job.ledger.make(Pass("classes", {}, (), digest), build)
+    job.ledger.make(Pass("classes", recipe, (), digest), build)
+
+
+def write_examples(job: Job) -> None:
+    """Draw one image of each class, the first that the run has, classes by name."""
+    first: dict[str, int] = {}
+    ids = job.image_keys()["image_id"].to_pylist()
+    for image, label in zip(ids, job.image_labels(), strict=True):
+        if label is not None:
+            first.setdefault(label, image)
+    shown = {label: first[label] for label in sorted(first)[:MOST_CLASSES]}
+    if len(shown) < 2:
+        return
+    look = job.config.pictures
+    recipe = look_recipe(look, ("examples",))
+
+    def build() -> Written:
+        thumbnails = read_thumbnails(job, set(shown.values()))
+        examples = {label: thumbnails[image] for label, image in shown.items()}
+        sheet = draw_examples(examples, look)
+        yield from write_sheet(job.store, "explanation/examples", sheet, look)
+
+    inputs = ledger.fingerprint({"images": list(shown.items())})
+    job.ledger.make(Pass("examples", recipe, (), inputs), build)
 
 
 def read_thumbnails(job: Job, image_ids: set[int]) -> dict[int, bytes]:
@@ -100,60 +132,88 @@ def write_cards(job: Job, layer: Layer) -> bool:
         Whether they were written now.
     """
     records, name = job.ledger, layer.name
-    files = records.files("crops", f"explanation/crops/{name}")
-    if not files:
+    crops = records.files("crops", f"explanation/crops/{name}")
+    if not crops:
         return False
     pictures = read_pictures(job, name)
-    activations: dict[int, float] = {}
-    if pictures is not None:
-        columns = (pictures[column].to_pylist() for column in ("channel", "activation"))
-        for channel, activation in zip(*columns, strict=True):
-            activations.setdefault(channel, activation)
     features = records.files("extract", f"features/{name}")
     inputs = [
-        digest_files(files),
+        digest_files(crops),
         statistics_digest(records, name),
-        [[channel, activation] for channel, activation in sorted(activations.items())],
+        [] if pictures is None else first_activations(pictures),
         digest_files(features),
         job.image_labels(),
         str(job.config.explain.channels),
     ]
-    digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-
-    def build() -> Written:
-        means = read_classes(job, features)
-        table = build_cards(
-            chosen_channels(job.config.explain.channels, layer.channels, name),
-            Run(job.store, records).statistics(name),
-            (read_table(job.store, file.path) for file in files),
-            pictures,
-            means,
-        )
-        yield write_table(job.store, f"explanation/cards/{name}.parquet", table)
-        sees = layer.receptive_field
-        field = "the whole image" if sees is None else f"{sees[0]:g} x {sees[1]:g} pixels"
-        shown = "what it saw" if layer.first_token is None else "the patch of its token"
-        notes = [
-            f"a neuron sees {field}; crops show {shown}, best first, and its maximum; "
-            "histograms on a log scale"
-        ]
-        for owner in records.passes("maximize"):
-            if (owner.subject, owner.layers) == (job.config.maximize.name, (name,)):
-                notes.append(f"pictures of {owner.subject}: {describe_recipe(owner.recipe)}")
-        sheets = draw_card_sheets(
-            table,
-            job.title_of(name),
-            job.config.extract.exemplars,
-            notes,
-            job.class_names(name),
-        )
-        for number, sheet in enumerate(sheets):
-            yield write_bytes(job.store, f"explanation/cards/{name}-{number:03d}.png", sheet)
-        if means is not None:
-            path = f"explanation/selectivity/{name}.parquet"
-            yield write_table(job.store, path, means.table())
-
+    look = look_recipe(job.config.pictures, (), "crops")
+    catalogue = job.config.maximize.name
+    if catalogue != "default" and pictures is not None:
+        look = {**look, "catalogue": catalogue}
+    drawn = [look] if look else []  # earlier versions had none of this
+    digest = hashlib.sha256(json.dumps([*inputs, *drawn]).encode()).hexdigest()
+    build = partial(build_layer, job, layer, crops, pictures, features)
     return records.make(Pass("cards", {}, (name,), digest), build)[1]
+
+
+def first_activations(pictures: pa.Table) -> list[list[float]]:
+    """Return channel and activation of the first picture of each channel."""
+    first: dict[int, float] = {}
+    for row in pictures.select(["channel", "activation"]).to_pylist():
+        first.setdefault(row["channel"], row["activation"])
+    return [[channel, activation] for channel, activation in sorted(first.items())]
+
+
+def build_layer(
+    job: Job,
+    layer: Layer,
+    crops: Sequence[ShardFile],
+    pictures: pa.Table | None,
+    features: Sequence[ShardFile],
+) -> Written:
+    """Write one layer's table of cards, their sheets and the channels' selectivity."""
+    config, name = job.config, layer.name
+    means = read_classes(job, features)
+    table = build_cards(
+        chosen_channels(config.explain.channels, layer.channels, name),
+        Run(job.store, job.ledger).statistics(name),
+        (read_table(job.store, file.path) for file in crops),
+        pictures,
+        means,
+        layer,
+        job.vision.network.preprocess.crop,
+    )
+    yield write_table(job.store, f"explanation/cards/{name}.parquet", table)
+    title = job.title_of(name)
+    if pictures is not None:
+        title += f", catalogue {config.maximize.name}"
+    notes, classes = describe_cards(job, layer), job.class_names(name)
+    most = config.extract.exemplars
+    sheets = draw_card_sheets(table, title, most, notes, classes, config.pictures)
+    for number, sheet in enumerate(sheets):
+        stem = f"explanation/cards/{name}-{number:03d}"
+        yield from write_sheet(job.store, stem, sheet, config.pictures)
+    if means is not None:
+        yield write_table(job.store, f"explanation/selectivity/{name}.parquet", means.table())
+
+
+def describe_cards(job: Job, layer: Layer) -> list[str]:
+    """Return what stands below the title of a layer's cards."""
+    sees = layer.receptive_field
+    field = "the whole image" if sees is None else f"{sees[0]:g} x {sees[1]:g} pixels"
+    shown = "what it saw" if layer.first_token is None else "the patch of its token"
+    drawn = {
+        "box": "; box: the neuron's place",
+        "mask": "; dark: the channel is below half of its maximum",
+        "none": "",
+    }[job.config.pictures.crops]
+    notes = [
+        f"a neuron sees {field}; crops show {shown}, best first, and its maximum{drawn}; "
+        "histograms on a log scale"
+    ]
+    for owner in job.ledger.passes("maximize"):
+        if (owner.subject, owner.layers) == (job.config.maximize.name, (layer.name,)):
+            notes.append(f"pictures of {owner.subject}: {describe_recipe(owner.recipe)}")
+    return notes
 
 
 def read_pictures(job: Job, layer: str) -> pa.Table | None:
@@ -187,8 +247,14 @@ def read_shape(store: Store, path: str) -> tuple[str, list[int]]:
 
 def write_weights(job: Job, layers: Sequence[Layer]) -> None:
     """Draw the weights of the shown layers that are convolutions, and of the first one."""
-    scale = job.config.explain.scale
-    recipe: ledger.Recipe = {"weights": job.vision.network.state_hash, "scale": scale}
+    explain, look = job.config.explain, job.config.pictures
+    outside = set(type(explain).model_fields) - {"kernels"}
+    recipe: ledger.Recipe = {
+        "weights": job.vision.network.state_hash,
+        "scale": explain.scale,
+        **recipe_of(explain, outside),
+        **look_recipe(look, ("weights",)),
+    }
     inputs = ledger.fingerprint(recipe)
     convolutions = [layer for layer in job.vision.table.layers if layer.kind == "Conv2d"]
     shown = {layer.name for layer in (*convolutions[:1], *layers)}
@@ -199,8 +265,12 @@ def write_weights(job: Job, layers: Sequence[Layer]) -> None:
             continue
 
         def build(name: str = name, kernels: np.ndarray = kernels) -> Written:
-            sheet = plots.draw_kernels(name, kernels, scale == "shared")
-            yield write_bytes(job.store, f"explanation/weights/{name}.png", sheet)
+            stem = f"explanation/weights/{name}"
+            sheet = plots.draw_kernels(name, kernels, explain, look)
+            yield from write_sheet(job.store, stem, sheet, look)
+            if kernels.shape[1] == 3:
+                sheet = plots.draw_kernels(name, kernels, explain, look, grey=True)
+                yield from write_sheet(job.store, f"{stem}-grey", sheet, look)
 
         job.ledger.make(Pass("weights", {}, (name,), inputs), build)
 
@@ -218,7 +288,8 @@ def write_probe(job: Job, layers: Sequence[Layer], summary: Summary) -> None:
         return
     table = pa.Table.from_pylist(rows, schema=PROBE)
     write_table(job.store, "explanation/probe.parquet", table)
-    write_bytes(job.store, "explanation/probe.png", plots.draw_probe(table))
+    for kind, data in plots.draw_probe(table, job.config.pictures).items():
+        write_bytes(job.store, f"explanation/probe.{kind}", data)
 
 
 def probe_layer(job: Job, layer: str) -> list[dict[str, object]]:

@@ -1,23 +1,24 @@
 """The stage ``catalogue``: tables and sheets of pictures, brought up to pictures and statistics.
 
 Percentiles are joined after maximization, and again when the images' statistics grow. It takes
-seconds, so it never refuses.
+seconds, so another recipe never refuses.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Session
-from cnnvis_ray.config import Maximize
+from cnnvis_ray.config import Maximize, Pictures, recipe_of
 from cnnvis_ray.ledger import Pass, Run, digest_files
 from cnnvis_ray.maximization import describe_recipe, draw_catalogue, join_pictures
 from cnnvis_ray.maximization.objectives import main_term
+from cnnvis_ray.pictures import check_look, write_sheet
 from cnnvis_ray.stages.extract import statistics_digest
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
-from cnnvis_ray.storage import ShardFile, read_table, write_bytes, write_table
+from cnnvis_ray.storage import ShardFile, read_table, write_table
 
 STATUSES = ("live", "stuck", "dead")
 
@@ -45,6 +46,7 @@ class Catalogues:
             }
             if main_term(recipe)[0] == "class":  # the version before left its percentile out
                 digests["percentile"] = "of the logit"
+            digests |= look_recipe(self.job.config.pictures, ("pictures",), "captions")
             wanted = Pass("catalogue", {}, (layer,), ledger.fingerprint(digests), owner.subject)
             build = partial(write_catalogue, self.job, owner, files, recipe)
             name = f"{owner.subject}/{layer}"
@@ -56,7 +58,12 @@ class Catalogues:
 
 
 def decide(job: Job) -> Catalogues:
-    """Decide nothing: what is due follows from the pictures and statistics by then."""
+    """Check how sheets are drawn; what is due follows from pictures and statistics by then.
+
+    Raises:
+        RefusedError: an unknown colour or kind of sheet.
+    """
+    check_look(job.config.pictures)
     return Catalogues(job)
 
 
@@ -72,11 +79,28 @@ def write_catalogue(
     yield write_table(job.store, f"maximization/{name}/{layer}.parquet", table)
     title = f"{job.title_of(layer)}, {name}"
     captions = "below each: channel, percent of the images that it exceeds (p), activation"
-    notes = [f"{describe_recipe(owner.recipe)}; {captions}"]
-    sheets = draw_catalogue(table, title, notes, job.class_names(layer))
+    notes = [describe_recipe(owner.recipe)]
+    if job.config.pictures.captions == "below":
+        notes[0] += f"; {captions}"
+    look = job.config.pictures
+    sheets = draw_catalogue(table, title, notes, job.class_names(layer), look)
     for number, sheet in enumerate(sheets):
-        path = f"maximization/{name}/sheets/{layer}-{number:03d}.png"
-        yield write_bytes(job.store, path, sheet)
+        stem = f"maximization/{name}/sheets/{layer}-{number:03d}"
+        yield from write_sheet(job.store, stem, sheet, look)
+
+
+def look_recipe(look: Pictures, sheets: Collection[str], *keys: str) -> ledger.Recipe:
+    """Return how some sheets are drawn: what differs from the defaults.
+
+    Args:
+        look: the section.
+        sheets: kinds whose columns matter.
+        keys: that matter, beside those of all sheets.
+    """
+    exclude = set(type(look).model_fields) - {"background", "print", "columns", *keys}
+    columns = {kind: number for kind, number in look.columns.items() if kind in sheets}
+    own = look.model_copy(update={"columns": columns})
+    return {f"pictures.{key}": value for key, value in recipe_of(own, exclude).items()}
 
 
 def count_statuses(job: Job, owner: Pass) -> dict[str, int]:

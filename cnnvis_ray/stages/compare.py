@@ -17,7 +17,6 @@ from PIL import Image
 
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.explanation import Compared, compare_layers, gram
-from cnnvis_ray.explanation.heat import png
 from cnnvis_ray.explanation.image_sheets import beside
 from cnnvis_ray.explanation.plots import draw_matrix
 from cnnvis_ray.ledger import Run, by_number, open_run
@@ -69,7 +68,9 @@ def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[st
     count = 0
     for sheets in side_by_side(runs):
         path = f"{folder}/images/{PurePosixPath(sheets[0][1]).name}"
-        write_bytes(store, path, png(join_sheets(sheets)))
+        buffer = BytesIO()
+        join_sheets(sheets).save(buffer, "PNG", compress_level=3)
+        write_bytes(store, path, buffer.getvalue())
         count += 1
     lines = [f"{len(layers)} layers compared on {len(keys):,} images"]
     lines.append(f"table     {store.root}/{folder}/cka.parquet")
@@ -152,7 +153,8 @@ def side_by_side(runs: Sequence[Run]) -> Iterator[list[tuple[Run, str]]]:
 def sheets_of(run: Run) -> dict[str, str]:
     """List a run's image sheets by key; file names start with the image's id."""
     paths = [file.path for file in run.files("explain", "explanation/images")]
-    ids = {int(PurePosixPath(path).name[:12]): path for path in paths if not is_occluded(path)}
+    shown = [path for path in paths if path.endswith(".png") and not is_occluded(path)]
+    ids = {int(PurePosixPath(path).name[:12]): path for path in shown}
     if not ids:
         return {}
     rows = run.images(["image_id", "key"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cnnvis_ray import ledger
 from cnnvis_ray.cluster import Session
-from cnnvis_ray.config import recipe_of
+from cnnvis_ray.config import Config, recipe_of
 from cnnvis_ray.errors import IncompleteError, Refusals, RefusedError
 from cnnvis_ray.explanation import (
     CropTask,
@@ -19,9 +19,11 @@ from cnnvis_ray.explanation import (
     chosen_channels,
     decide_setup,
 )
+from cnnvis_ray.explanation.occlusion import step_of
 from cnnvis_ray.ledger import SLOTS, Claim, Pass, Run
 from cnnvis_ray.network import Layer
 from cnnvis_ray.stages.cards import write_products
+from cnnvis_ray.stages.catalogue import look_recipe
 from cnnvis_ray.stages.extract import statistics_digest
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
@@ -95,9 +97,9 @@ def decide(job: Job) -> Explanation:
         RefusedError: nothing is extracted yet, a recipe changed, or the configuration asks for
             what the network does not have.
     """
-    vision = job.vision
+    vision, config = job.vision, resolve_stride(job)
     shown = job.chosen(job.config.explain.layers)
-    setup = decide_setup(job.config, job.images.source, vision.network, vision.table, shown)
+    setup = decide_setup(config, job.images.source, vision.network, vision.table, shown)
     claims: list[Claim] = []
     tasks: list[Task] = []
     finished: dict[str, set[str]] = {}
@@ -131,12 +133,41 @@ def find_due(
     return [task for task in planned.values() if task.unit not in whole]
 
 
+def resolve_stride(job: Job) -> Config:
+    """Return the configuration with occlusion's stride as a number.
+
+    ``auto`` is what the run's heat maps have, so that another default does not refuse an earlier
+    run; without any, half of the patch.
+    """
+    explain = job.config.explain
+    stride = step_of(explain)
+    for old in job.ledger.passes("explain"):
+        same = old.recipe.get("explain.patch") == explain.patch
+        if explain.stride == "auto" and same and "explain" not in job.replace:
+            stride = int(str(old.recipe["explain.stride"]))
+    resolved = explain.model_copy(update={"stride": stride})
+    return job.config.model_copy(update={"explain": resolved})
+
+
 def find_recipe(job: Job, setup: ExplanationSetup) -> ledger.Recipe:
     """Return what heat maps and image sheets depend on."""
-    outside = {"images", "sheets", "curves", "layers", "channels", "probe", "batch_size"}
-    values = recipe_of(job.config.explain, outside)
+    outside = {
+        "images",
+        "sheets",
+        "curves",
+        "layers",
+        "channels",
+        "probe",
+        "batch_size",
+        "kernels",
+    }
+    values = recipe_of(setup.explain, outside)
+    look = look_recipe(
+        job.config.pictures, ("channels", "occluded"), "heat", "channels", "first_channel"
+    )
     return {
         "root": job.root,
+        **look,
         **{f"explain.{key}": value for key, value in values.items()},
         "explain.methods": list(setup.methods),
         "explain.cam_layer": setup.cam_layer,
@@ -198,8 +229,10 @@ def crop_tasks(job: Job, layer: Layer) -> tuple[Claim | None, dict[str, Task]]:
         return None, {}
     channels = chosen_channels(job.config.explain.channels, layer.channels, layer.name)
     inputs = f"{digest} {' '.join(map(str, channels))}"
-    wanted = Pass("crops", {"root": job.root}, (layer.name,), inputs)
-    claim = job.ledger.claim(wanted, "explain" in job.replace)
+    is_masked = job.config.pictures.crops == "mask"  # a box is drawn on the card alone
+    masked: ledger.Recipe = {"pictures.crops": "mask"} if is_masked else {}
+    wanted = Pass("crops", {"root": job.root, **masked}, (layer.name,), inputs)
+    claim = job.ledger.claim(wanted, "explain" in job.replace, remake=True)
     (owner,) = claim.passes
     statistics = Run(job.store, job.ledger).statistics(layer.name).sort_by("channel")
     return claim, {

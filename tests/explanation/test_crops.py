@@ -7,27 +7,34 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torchvision import models
 
 from cnnvis_ray.channels import histograms
+from cnnvis_ray.config import Pictures
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.explanation.cards import (
     CARDS,
     MARK,
     Card,
     card_tiles,
+    crop_tile,
     draw_card_sheets,
     draw_histogram,
+    share_of,
 )
 from cnnvis_ray.explanation.crops import (
     Exemplar,
     Fitted,
     chosen_channels,
     crop_row,
+    darken,
+    find_place,
     source_box,
 )
 from cnnvis_ray.network import Preprocess, activations, channel_peaks, places, trace_layers
 
+LOOK = Pictures()
 PREPROCESS = Preprocess(72, 64, 3, (0.5,) * 3, (0.25,) * 3)
 
 
@@ -113,14 +120,22 @@ def card(channel: int, excited: float) -> dict[str, object]:
         "classes": [{"name": "dog", "mean": 1.0}, {"name": "cat", "mean": 0.5}],
         "histogram": histograms.count(np.full((10, 1), excited, np.float32))[0],
         "mean_histogram": histograms.count(np.full((10, 1), excited / 4, np.float32))[0],
-        "crops": [{"key": key, "value": 2.0, "whole_image": True, "crop": data}],
+        "crops": [
+            {
+                "key": key,
+                "value": 2.0,
+                "whole_image": True,
+                "crop": data,
+                "place": [0.4, 0, 0.6, 1],
+            }
+        ],
     }
 
 
-def sheets(*cards: dict[str, object]) -> list[Image.Image]:
+def sheets(*cards: dict[str, object], look: Pictures = LOOK) -> list[Image.Image]:
     table = pa.Table.from_pylist(list(cards), schema=CARDS)
-    drawn = draw_card_sheets(table, "features.3", 4, ["note"])
-    return [Image.open(io.BytesIO(sheet)) for sheet in drawn]
+    drawn = draw_card_sheets(table, "features.3", 4, ["note"], [], look)
+    return [sheet.image() for sheet in drawn]
 
 
 def test_card_sheets_have_a_row_a_channel() -> None:
@@ -130,6 +145,45 @@ def test_card_sheets_have_a_row_a_channel() -> None:
     assert both.height > one.height
     assert both.getextrema() != ((0, 0),) * 3
     assert len(sheets(*[card(channel, 1.0) for channel in range(25)])) == 3
+    (white,) = sheets(card(0, 2.0), look=Pictures(background="white"))
+    assert white.getpixel((0, 0)) == (255, 255, 255)
+    assert white.size == one.size
+
+
+def test_the_neurons_place_is_drawn_on_the_crop_where_it_is() -> None:
+    crop = as_card(card(0, 2.0)).crops[0]
+    drawn = crop_tile(crop, LOOK).image
+    plain = crop_tile(crop, Pictures(crops="none")).image
+    assert drawn is not None
+    assert plain is not None
+    changed = (np.asarray(drawn) != np.asarray(plain)).any(axis=(0, 2))
+    columns = np.flatnonzero(changed) / drawn.width
+    assert columns.min() == pytest.approx(0.4, abs=0.04)
+    assert columns.max() == pytest.approx(0.6, abs=0.04)
+
+
+@pytest.mark.parametrize("name", ["conv", "pool", "head"])
+def test_a_neurons_place_is_the_middle_of_what_it_sees(name: str) -> None:
+    module = nn.Sequential()
+    module.add_module("conv", nn.Conv2d(3, 4, 3, padding=1))
+    module.add_module("pool", nn.MaxPool2d(4))
+    module.add_module("flat", nn.Flatten())
+    module.add_module("head", nn.Linear(64, 2))
+    needs = Preprocess(16, 16, 3, (0.5,) * 3, (0.5,) * 3)
+    layer = trace_layers(module, needs, "three").select([name])[0]
+    found = find_place(layer, Exemplar(0, 0, 0, "key", 1.0, y=1, x=2), 16)
+    assert found == {"conv": (2, 1, 3, 2), "pool": (8, 4, 12, 8), "head": None}[name]
+    row = {"left": 7, "top": 3, "right": 13, "bottom": 9}
+    assert share_of((8, 4, 12, 8), row) == pytest.approx([1 / 6, 1 / 6, 5 / 6, 5 / 6])
+
+
+def test_a_mask_darkens_where_the_channel_is_silent() -> None:
+    pixels = np.full((8, 8, 3), 200, np.uint8)
+    values = np.array([[0.0, 0.0], [0.0, 4.0]])
+    masked = darken(pixels, values, 4.0)
+    assert (masked[6:, 6:] == 200).all()
+    assert (masked[:4, :4] == 50).all()
+    assert (darken(pixels, np.array(3.0), 3.0) == pixels).all()  # a vector has no places
 
 
 def test_the_picture_is_marked_on_the_axis_of_map_means() -> None:
@@ -141,11 +195,11 @@ def test_the_picture_is_marked_on_the_axis_of_map_means() -> None:
     assert 1 <= len(lines) <= 3
     assert lines.min() > marked.shape[1] // 2
     row = card(0, 2.0)
-    shown = card_tiles(as_card(row), 1, True, ["dog"])
+    shown = card_tiles(as_card(row), 1, True, ["dog"], LOOK)
     assert shown[0].captions[0] == "channel 0 dog"
     assert shown[2].captions[0] == "means; line: picture"
     assert shown[3].captions[0].startswith("maximum 2")
-    without = card_tiles(as_card(row | {"picture_percentile": None}), 1, True, [])
+    without = card_tiles(as_card(row | {"picture_percentile": None}), 1, True, [], LOOK)
     assert without[2].captions[0] == "map maxima, log scale"  # another number: no line
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnnvis_ray.config.explanation import Explain
+from cnnvis_ray.config.explanation import Explain, Pictures
 from cnnvis_ray.explanation import image_sheets
 from cnnvis_ray.explanation.evidence import (
     BAR_HEIGHT,
@@ -15,6 +15,7 @@ from cnnvis_ray.explanation.evidence import (
 )
 from cnnvis_ray.explanation.heat import Heat
 from cnnvis_ray.explanation.methods import METHODS, Answer
+from cnnvis_ray.explanation.occlusion import squares, step_of
 from cnnvis_ray.explanation.tasks import Wanted
 
 RAMP = np.linspace(-1, 3, 64).reshape(8, 8)
@@ -30,10 +31,10 @@ def test_negative_evidence_diverges_around_zero_on_one_scale() -> None:
     assert signed.diverges
     assert signed.range == pytest.approx((-1, 3))
     against, none, for_it, half = colours_at(signed, [-3, 0, 3, 1.5])
-    assert against == (33, 102, 172)
-    assert none == (247, 247, 247)
-    assert for_it == (178, 24, 43)
-    assert half == (244, 165, 130)
+    assert against == (5, 48, 97)  # the ends of ColorBrewer's RdBu
+    assert min(none) >= 246
+    assert for_it == (103, 0, 31)
+    assert half[0] > 2 * half[2]
     assert not Evidence(RAMP + 1, "").diverges
     assert not Evidence(np.maximum(RAMP, -0.01), "").diverges  # rounding below zero
 
@@ -82,7 +83,22 @@ def test_a_sheet_has_product_overlay_and_legend() -> None:
     pixels = np.full((32, 32, 3), 200, np.uint8)
     heats = {"saliency": Heat(np.eye(8), 0.0, 1.0), "grad_cam": Heat(np.zeros((8, 8)), 0.0, 0.0)}
     evidence = {name: Evidence(RAMP, "unit") for name in heats}
-    sheet = image_sheets.draw_overview("key", ["note"], pixels, heats, evidence)
+    sheet = image_sheets.draw_overview("key", ["note"], pixels, heats, evidence, Pictures())
     assert sheet.height > 3 * image_sheets.SIDE
     assert Wanted(1, "key", True, False).label is None
-    assert (Explain().patch, Explain().stride) == (56, 56)  # the recipe of the seed
+
+
+def test_red_maps_show_what_speaks_for_it_alone() -> None:
+    red = Evidence(RAMP, "").drawn_in("Reds")
+    assert red.range == pytest.approx((0, 3))
+    assert not red.diverges
+    against, none, for_it = colours_at(red, [-1, 0, 3])
+    assert against == none == (255, 245, 240)
+    assert for_it == pytest.approx((103, 0, 13), abs=1)
+
+
+def test_squares_overlap_by_half_unless_the_stride_is_given() -> None:
+    assert step_of(Explain()) == 28
+    assert step_of(Explain(patch=1)) == 1
+    assert step_of(Explain(patch=56, stride=56)) == 56
+    assert len(squares(224, 56, 28)) == 49

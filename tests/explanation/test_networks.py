@@ -12,9 +12,14 @@ from torchvision import models
 from cnnvis_ray.config import Network, load_config
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.explanation import Explainer, HeatTask, Wanted, decide_setup
+from cnnvis_ray.explanation.groups import Shown
+from cnnvis_ray.explanation.image_sheets import Mask, draw_overview
 from cnnvis_ray.images import open_source
 from cnnvis_ray.ledger import Pass
 from cnnvis_ray.network import build_module, resolve_network, trace_layers
+from cnnvis_ray.pictures.colours import PALETTE
+from cnnvis_ray.pictures.drawing import Line
+from cnnvis_ray.pictures.drawing import Shown as Picture
 
 SMALL = "network.preprocess={resize: 72, crop: 64}"
 OWN = "network.preprocess=auto"  # what the network's own module states
@@ -156,4 +161,47 @@ def test_weights_without_a_head_give_sheets_of_channels(tmp_path: Path) -> None:
     assert rows == []
     (sheet,) = (tmp_path / "run/explanation/images").iterdir()
     with Image.open(sheet) as opened:
-        assert opened.height > 600  # the image, and below it 24 channels
+        assert opened.width > 1200  # the image, and beside it 24 channels in rows of 8
+
+
+def test_a_sheet_as_a_notebook_has_it(tmp_path: Path) -> None:
+    look = (
+        "pictures={columns: {channels: 10}, channels: gray, first_channel: 1, background: white}"
+    )
+    shown = ("explain.methods=[]", "explain.shown=first", "explain.num_shown=10")
+    worker, rows = explained(
+        tmp_path, "tests.explanation.networks:unet", "layers=[bottom]", *shown, look
+    )
+    assert not [row for row in rows if row["method"] != "random"]
+    photo = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), np.uint8)
+    group = Shown(worker.setup, worker.module, [Wanted(0, "0.png", True, False)], photo, "cpu")
+    overview = draw_overview("0.png", [], photo[0], {}, {}, worker.setup.look, "dog")
+    sheet = group.sheet(0, overview, beside=True)
+    texts = [item.text for item in sheet.items if isinstance(item, Line)]
+    assert "dog" in texts
+    assert [text for text in texts if text.startswith("channel ")] == [
+        f"channel {number}" for number in range(1, 11)
+    ]
+    maps = [item for item in sheet.items if isinstance(item, Picture)][1:]
+    assert len(maps) == 10  # none is silent
+    assert len({item.top for item in maps}) == 1
+    assert min(item.left for item in maps) >= overview.width
+    pixels = np.concatenate([np.asarray(item.image).reshape(-1, 3) for item in maps])
+    assert (np.ptp(pixels, axis=1) == 0).all()  # grey
+    assert sheet.paper == (255, 255, 255)
+
+
+def test_the_sheet_of_a_segmentation_network_has_its_mask(tmp_path: Path) -> None:
+    worker, _ = explained(tmp_path, "tests.explanation.networks:unet", "layers=[bottom]")
+    sheet = worker.store.path("explanation/images/000000000000-0.png")
+    with Image.open(sheet) as opened:
+        assert opened.width >= 8 * 236  # input, mask, and seven maps of six methods
+    classes = np.zeros((8, 8), np.int64)
+    classes[:2] = 2
+    mask = Mask(classes, {0: "class 0", 2: "class 2"})
+    over, alone, _ = mask.tiles(np.full((32, 32, 3), 100, np.uint8), (0, 0, 0))
+    assert alone.image is not None
+    assert over.image is not None
+    assert alone.image.getpixel((10, 20)) == PALETTE[1]  # the rarer class, on top
+    assert alone.image.getpixel((10, 200)) == PALETTE[0]
+    assert over.image.getpixel((10, 200)) == tuple((100 + value) // 2 for value in PALETTE[0])

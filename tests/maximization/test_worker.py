@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from cnnvis_ray.channels import histograms
-from cnnvis_ray.config import Maximize
+from cnnvis_ray.config import Maximize, Pictures
 from cnnvis_ray.config import Network as NetworkSection
 from cnnvis_ray.ledger import Pass, channel_units
 from cnnvis_ray.maximization import (
@@ -28,6 +28,7 @@ from cnnvis_ray.maximization import (
 from cnnvis_ray.maximization.catalogue import tile_of
 from cnnvis_ray.maximization.worker import png
 from cnnvis_ray.network import resolve_network, trace_layers
+from cnnvis_ray.pictures.drawing import Shown
 from cnnvis_ray.storage import Store, read_table
 
 
@@ -154,6 +155,28 @@ def test_what_can_be_compared_has_a_percentile_and_nothing_else(
     found = table["best_image"].to_pylist()
     assert found == [value if value is None else pytest.approx(value, rel=1e-4) for value in best]
     assert len(list(draw_catalogue(table, "features.12   default"))) == 1
+
+
+def test_pictures_of_a_channel_share_a_row() -> None:
+    table = join_pictures([rows([9.0, 1.0, 3.0, 4.0, 5.0, 6.0])], None, Maximize())
+    three = {"channel": [0, 0, 0, 1, 1, 1], "variant": [0, 1, 2, 0, 1, 2]}
+    for name, values in three.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.array(values, pa.int32()))
+    (sheet,) = draw_catalogue(table, "features.12")
+    shown = [item for item in sheet.items if isinstance(item, Shown)]
+    tops = [item.top for item in shown]
+    assert tops[0] == tops[1] == tops[2] < tops[3] == tops[4] == tops[5]
+    (wide,) = draw_catalogue(table, "features.12", look=Pictures(columns={"pictures": 6}))
+    assert len({item.top for item in wide.items if isinstance(item, Shown)}) == 1
+
+
+def test_a_label_in_the_corner_takes_the_place_of_captions() -> None:
+    row = join_pictures([rows([9.0, 1.0])], None, Maximize()).to_pylist()[1]
+    tile = tile_of(row, ["cat", "dog"], is_labelled=True)
+    assert (tile.label, tile.captions) == ("dog 1", ())
+    dead = tile_of(row | {"status": "dead"}, is_labelled=True)
+    assert (dead.label, dead.words, dead.captions) == ("1", "dead", ())
 
 
 def test_a_recipe_in_words() -> None:

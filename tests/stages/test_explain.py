@@ -3,18 +3,23 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cnnvis_ray.config import Config
+from cnnvis_ray.config import Config, load_config, recipe_of
 from cnnvis_ray.errors import IncompleteError, RefusedError
-from cnnvis_ray.ledger import Run
+from cnnvis_ray.ledger import Pass, Run
 from cnnvis_ray.stages.compare import compare
+from cnnvis_ray.stages.explain import resolve_stride
+from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.run import run_verb
 from tests.stages.conftest import write_photos
+from tests.stages.tiny import written
 
 pytestmark = pytest.mark.cluster
 
@@ -59,7 +64,9 @@ def test_a_run_is_explained(run: Callable[..., Run], tmp_path: Path) -> None:
         "explanation/classes-grad_cam.png",
         "explanation/classes-occlusion.png",
         "explanation/classes-saliency.png",
+        "explanation/examples.png",
         "explanation/probe.png",
+        "explanation/weights/features.0-grey.png",
         "explanation/weights/features.0.png",
     ]
     assert len([p for p in pictures if "/images/" in p]) == 2 * 2
@@ -88,6 +95,83 @@ def test_cards_show_synthetic_pictures_beside_real_crops(
         assert card["picture"] == picture["picture"]
         assert card["picture_percentile"] == pytest.approx(picture["percentile"])
     assert [card["picture"] is None for card in cards] == [False, False, True]
+
+
+def test_a_closer_look_redraws_nothing_and_cards_name_their_catalogue(
+    run: Callable[..., Run], tmp_path: Path
+) -> None:
+    write_photos(tmp_path / "photos", 6)
+    sets = (
+        EXPLAIN,
+        "explain={images: 1, sheets: 0, curves: 0, methods: [], probe: false, channels: '0:2'}",
+        "maximize={layers: [features.5], channels: '0:2', size: 32, steps: 1, attempts: 1,"
+        " transforms: none}",
+        "pictures.print=svg",
+        "layers=[features.5]",
+    )
+    run(*sets, verb="extract")
+    run(*sets, verb="maximize")
+    root = Path(run(*sets, verb="explain").store.root)
+    before = written(root)
+    stored = (root / "config.yaml").read_bytes()
+    close = (*sets, "maximize.name=close", "maximize.channels=[1]", "maximize.size=40")
+    run(*close, verb="maximize", keep=False)
+    assert (root / "maximization/close/features.5.parquet").exists()
+    assert (root / "config.yaml").read_bytes() == stored
+    run(*sets, verb="explain")
+    after = written(root)
+    redrawn = {path for path, at in after.items() if before.get(path, at) != at}
+    assert redrawn <= {"summary.json"}
+    card = root / "explanation/cards/features.5-000.svg"
+    assert "catalogue default: channels 0 to 1" in card.read_text()
+    run(*close, verb="explain", keep=False)
+    assert "catalogue close: channels 0 to 1" in card.read_text()
+    assert "40 x 40 pixels" in card.read_text()
+
+
+def test_a_default_that_came_later_keeps_the_squares_of_an_earlier_run() -> None:
+    earlier = Pass("explain", {"explain.patch": 56, "explain.stride": 56})
+
+    def stride(*sets: str, made: Pass | None = earlier, replace: str = "") -> object:
+        job = SimpleNamespace(
+            config=load_config(None, sets),
+            ledger=SimpleNamespace(passes=lambda stage: [made] if made else []),
+            replace={replace},
+        )
+        return resolve_stride(cast(Job, job)).explain.stride
+
+    assert stride() == 56
+    assert stride(made=None) == 28
+    assert stride(replace="explain") == 28
+    assert stride("explain.stride=14") == 14  # refused by the claim, as ever
+    assert stride("explain.patch=40") == 20
+    assert recipe_of(load_config(None).pictures) == {}  # earlier recipes had none of its keys
+
+
+@pytest.mark.slow  # reason: four invocations
+def test_another_look_draws_again_what_it_changes(run: Callable[..., Run], tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", 6)
+    sets = (
+        "explain={images: 1, sheets: 1, curves: 0, methods: [], probe: false, channels: '0:2'}",
+        "layers=[features.5]",
+    )
+    run(*sets, verb="extract")
+    root = Path(run(*sets, verb="explain").store.root)
+    first = written(root)
+    run(*sets, "pictures.crops=mask", verb="explain")
+    masked = written(root)
+    changed = {path for path, at in masked.items() if first.get(path) != at}
+    assert {path.split("/")[1] for path in changed if path.startswith("explanation/")} == {
+        "cards",
+        "crops",
+        "selectivity",
+    }
+    with pytest.raises(RefusedError, match=r"pictures\.background was null, is white.*--replace"):
+        run(*sets, "pictures.background=white", verb="explain")
+    run(*sets, "pictures.background=white", verb="explain", replace=["explain"])
+    for path in ("cards/features.5-000.png", "examples.png", "weights/features.0-grey.png"):
+        with Image.open(root / "explanation" / path) as sheet:
+            assert sheet.getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.slow  # reason: five invocations

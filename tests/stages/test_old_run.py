@@ -71,6 +71,17 @@ def test_it_continues_without_doing_anything_again(old: Path) -> None:
     }
 
 
+def test_its_explanations_stay_under_later_defaults(old: Path) -> None:
+    before = written(old / "run")
+    config = load_config(str(old / "run" / "config.yaml"), ["explain.stride=auto"])
+    run_verb("explain", config)
+    after = written(old / "run")
+    assert before.keys() - after.keys() == set()
+    changed = {path for path, at in before.items() if path in after and after[path] != at}
+    kept = ("explanation/heat", "explanation/images", "explanation/crops", "passes/explain-")
+    assert not [path for path in changed if path.startswith(kept)]
+
+
 def test_it_grows_by_images(old: Path) -> None:
     first = digests(open_run(str(old / "run")), "images", "extract")
     done = again(old, "images.limit=60")

@@ -1,37 +1,47 @@
 """How fast and how good the pictures are, beside lucent, the seed's loop and lucid's settings.
 
-    python benchmarks/maximization.py speed       time to lucent's end activation, features.10
-    python benchmarks/maximization.py loop        the loop against bare forward and backward
-    python benchmarks/maximization.py seed        the loop against the seed's, at equal steps
-    python benchmarks/maximization.py transfer    class pictures read by another network
-    python benchmarks/maximization.py statuses    live, stuck and dead by network and layer
-    python benchmarks/maximization.py gpu         VGG16's 13 convolutions, channels a second
+    python benchmarks/maximization.py [SHARED] [PART ...] [--small]
 
-Weights come from ``CNNVIS_SHARED`` (default ../shared). ``speed`` makes ``.venv-lucent`` beside
-the project the first time: lucent without its own dependencies, kornia 0.4.1, and torch of this
-environment. Run on a quiet machine; ``OMP_NUM_THREADS`` decides the cores.
+    speed       time to lucent's end activation, features.10
+    loop        the loop against bare forward and backward
+    seed        the loop against the seed's, at equal steps
+    transfer    class pictures read by another network, beside lucid's recipe
+    statuses    live, stuck and dead by network and layer
+    gpu         VGG16's 13 convolutions, channels per second; only where there is a GPU
+
+Without a part all run; ``--small`` makes each so small that it shows only that it runs. SHARED
+(default: ``CNNVIS_SHARED``, ../shared) has the weights and photos. Run on a quiet machine;
+``OMP_NUM_THREADS`` decides the cores.
+
+``transfer`` takes class sets that do not meet, ``--classes`` in each of ``--sets``, with 95 %
+intervals (Wilson 1927). No network that reads a picture takes part in making it. The two
+SqueezeNets are of one family, trained apart; what a stranger would see is approached by reading
+the same pictures grey, blurred, smaller, cropped, farther away and under noise (`EDITS`).
 """
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 import torchvision
+from peers import peer_python
 from PIL import Image
 from safetensors.torch import load_file
-from timing import alternate, apart
+from timing import Figure, alternate, apart, compare, report
 from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.transforms.functional import gaussian_blur, rgb_to_grayscale
 
 from cnnvis_ray.config import Maximize
 from cnnvis_ray.maximization import Evidence, Picture, Setting, maximize_channels
@@ -50,11 +60,9 @@ from cnnvis_ray.network import Layer, Preprocess, prepare_device, trace_layers
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("CNNVIS_SHARED", ROOT.parent / "shared"))
-LUCENT = ROOT / ".venv-lucent"
-LUCENT_PACKAGES = ("torch-lucent==0.1.8", "kornia==0.4.1", "tqdm")
+AREA = "maximization"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LUCENT_STEPS = 512
-ROUNDS = 5
 SEED_RECIPE = {
     "objective": "squared_maximum",
     "captured": "in_place",
@@ -70,17 +78,29 @@ SEED_SIZES = {
     "features.17": 144,
     "features.24": 160,
 }
-RECIPES: dict[str, dict[str, object]] = {
-    "lucid, 512 steps": {"objective": "logit", "transforms": "lucid", "steps": 512},
-    "lucid, 256 steps": {"objective": "logit", "transforms": "lucid", "steps": 256},
-    "lucid, 128 steps": {"objective": "logit", "transforms": "lucid"},
-    "logit, window of the picture's size": {"objective": "logit"},
-    "class (log odds), lucid's transforms": {"objective": "class", "transforms": "lucid"},
-    "default: class": {"objective": "class"},
-    "default, 256 steps": {"objective": "class", "steps": 256},
+# lucid's recipe: optvis/render.py (Adam's 0.05, 512 steps), optvis/transform.py, param/spatial.py
+LUCID: dict[str, object] = {
+    "objective": "logit",
+    "transforms": "lucid",
+    "learning_rate": 0.05,
+    "betas": (0.9, 0.999),
+    "steps": LUCENT_STEPS,
 }
-
-
+RECIPES: dict[str, dict[str, object]] = {
+    "the default": {"objective": "class"},
+    "lucid's recipe": LUCID,
+    "lucid's recipe, 128 steps": {**LUCID, "steps": 128},
+    "256 steps": {"objective": "class", "steps": 256},
+    "the logit": {"objective": "logit"},
+    "wide transforms": {
+        "objective": "class",
+        "transforms": {
+            "pad": 11, "jitter": (14, 8), "scale": (0.6, 1.4), "rotate": 20, "flip": True,
+        },
+    },
+}  # fmt: skip
+PAIRS = (("squeezenet1_1", "squeezenet1_0"), ("squeezenet1_0", "squeezenet1_1"))
+TRAINED = ("squeezenet1_0", "squeezenet1_1")
 STATUS_LAYERS = {
     "squeezenet1_1": ("features.0", "features.4", "features.9", "features.12"),
     "mobilenet_v2": (
@@ -91,13 +111,36 @@ STATUS_LAYERS = {
         "features.18",
     ),
     "resnet50": ("conv1", "layer1.0.conv2", "layer2.3", "layer4.2.conv3", "layer4.2"),
+    "timm:vit_tiny_patch16_224": ("patch_embed.proj", "blocks.0", "blocks.5", "blocks.11", "norm"),
 }
 
 
-def load(name: str) -> nn.Module:
-    """Load a squeezenet with the shared weights."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked on the command line."""
+
+    shared: Path
+    small: bool
+    channels: int
+    classes: int
+    sets: int
+    recipes: tuple[str, ...]
+    batch: int
+
+    @property
+    def rounds(self) -> int:
+        """How often each side of a comparison runs."""
+        return 1 if self.small else 5
+
+
+def load(name: str, shared: Path) -> nn.Module:
+    """Build a network: with the shared weights where there are some, else with random ones."""
+    torch.manual_seed(0)
+    if name.startswith("timm:"):
+        return frozen(timm.create_model(name.removeprefix("timm:"), pretrained=False))
     module: nn.Module = getattr(torchvision.models, name)()
-    module.load_state_dict(load_file(SHARED / "weights" / f"{name}.safetensors"))
+    if name in TRAINED:
+        module.load_state_dict(load_file(shared / "weights" / f"{name}.safetensors"))
     return frozen(module)
 
 
@@ -139,12 +182,16 @@ def loop_seconds(
     module: nn.Module,
     layer: Layer,
     recipe: Maximize,
+    rounds: int,
     device: str = "cpu",
     *others: Callable[[], object],
-) -> list[float]:
+) -> list[list[float]]:
     """Time an image and step of the loop, of the cut network alone, and other work beside them.
 
     The network alone gets the recipe's batch; the loop gets what climbs together of it.
+
+    Returns:
+        Seconds in each round: the loop's and the network's per image and step, then of others.
     """
     plain = deepcopy(module)  # the loop's own may have its order changed (`pooled_first`)
     with (
@@ -166,58 +213,40 @@ def loop_seconds(
             bare(cut, slope, images, channels, recipe.steps),
             *others,
         )
-        own, alone, *rest = (statistics.median(times) for times in alternate(works, ROUNDS))
-    return [own / recipe.steps / together, alone / recipe.steps / recipe.batch_size, *rest]
+        own, alone, *rest = alternate(works, rounds)
+    return [
+        [seconds / recipe.steps / together for seconds in own],
+        [seconds / recipe.steps / recipe.batch_size for seconds in alone],
+        *rest,
+    ]
 
 
-def head(*columns: str) -> None:
-    """Print the head of a table."""
-    row(*columns)
-    row(*["---"] * len(columns))
-
-
-def row(*cells: object) -> None:
-    """Print a row of a table."""
-    print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
-
-
-def loop() -> None:
-    """Print the loop's cost against the cut network's at several batch sizes."""
-    module = load("squeezenet1_1")
-    head("layer", "batch", "bare, ms an image and step", "loop", "loop / best bare")
-    for name in ("features.3", "features.7", "features.10", "features.12"):
+def loop(options: Options) -> None:
+    """Compare the loop at the default batch with the cut network's best batch, layer by layer."""
+    module = load("squeezenet1_1", options.shared)
+    layers = ["features.3", "features.7", "features.10", "features.12"]
+    sizes, steps, goal = [16, 4, 8, 32], 16, "<= 1.1"
+    if options.small:
+        layers, sizes, steps, goal = layers[:1], [4], 2, ""
+    for name in layers:
         times = {}
-        for size in (4, 8, 16, 32):
-            recipe = Maximize(batch_size=size, steps=16, redirect_steps=0)
-            own, alone = loop_seconds(module, find(module, name), recipe)
-            times[size] = alone, own
-        best = min(alone for alone, _ in times.values())
-        for size, (alone, own) in times.items():
-            row(name, size, f"{alone * 1e3:.2f}", f"{own * 1e3:.2f}", f"{own / best:.2f}")
+        for size in sizes:
+            recipe = Maximize(batch_size=size, steps=steps, redirect_steps=0)
+            times[size] = loop_seconds(module, find(module, name), recipe, options.rounds)
+        own, _ = times[sizes[0]]
+        best = min((alone for _, alone in times.values()), key=statistics.median)
+        what = f"the loop at {name} of SqueezeNet 1.1, 128 px, an image and step"
+        compare(AREA, what, "bare forward and backward", (own, best), goal=goal)
 
 
-def make_lucent() -> Path:
-    """Make lucent's own environment, once; torch comes from this one."""
-    python = LUCENT / "bin" / "python"
-    if not python.exists():
-        venv.create(LUCENT, with_pip=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", "--no-deps", *LUCENT_PACKAGES], check=True
-        )
-        packages = next((LUCENT / "lib").glob("python*")) / "site-packages"
-        own = Path(torch.__file__).parent.parent
-        (packages / "borrowed.pth").write_text(f"{own}\n", encoding="utf-8")
-    return python
-
-
-def lucent_picture(number: int, size: str) -> tuple[float, np.ndarray]:
+def lucent_picture(python: Path, shared: Path, number: int, size: str) -> tuple[float, np.ndarray]:
     """Let lucent draw a channel: its seconds and its picture."""
     script = Path(__file__).with_name("maximization_lucent.py")
-    weights = SHARED / "weights" / "squeezenet1_1.safetensors"
+    weights = shared / "weights" / "squeezenet1_1.safetensors"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "picture.npy"
         done = subprocess.run(
-            [make_lucent(), script, weights, str(number), size, out],
+            [python, script, weights, str(number), size, out],
             check=True, capture_output=True, text=True,
         )  # fmt: skip
         return float(done.stdout.split()[-1]), np.load(out)
@@ -248,21 +277,25 @@ def steps_to(
     return LUCENT_STEPS, float("nan")
 
 
-def speed(num_channels: int) -> None:
-    """Print the time a channel to the activation that lucent ends with, alternating."""
-    module = load("squeezenet1_1")
+def speed(options: Options) -> None:
+    """Compare the time per channel to the activation that lucent ends with."""
+    python = "left out of --small" if options.small else peer_python("lucent")
+    what = "a channel of features.10 of SqueezeNet 1.1 to lucent's end activation"
+    if isinstance(python, str):
+        report(Figure(AREA, what, "lucent, 512 steps", None, None, note=python))
+        return
+    module = load("squeezenet1_1", options.shared)
     layer = find(module, "features.10")
     batch = list(range(Maximize().batch_size))
-    head("channel", "lucent at", "seconds", "activation", "our steps", "seconds", "shorter")
-    for number in batch[:num_channels]:
+    for number in batch[: options.channels]:
         for size in ("128", "default"):
-            spent, picture = lucent_picture(number, size)
+            spent, picture = lucent_picture(python, options.shared, number, size)
             with climbing(module, layer, Maximize(), setting()) as slope:
                 goal = judge(slope, picture, number)
             goals = [goal if other == number else -np.inf for other in batch]
             steps, own = steps_to(module, layer, batch, goals)
-            times = f"{spent:.1f}", f"{goal:.0f}", steps, f"{own:.2f}", f"{spent / own:.0f}x"
-            row(number, size, *times)
+            note = f"channel {number}, lucent at size {size}: {goal:.0f}, here in {steps} steps"
+            report(Figure(AREA, what, "lucent, 512 steps", own, spent, goal="<= 0.1", note=note))
 
 
 def seed_loop(name: str, size: int, steps: int) -> Callable[[], None]:
@@ -289,87 +322,192 @@ def seed_loop(name: str, size: int, steps: int) -> Callable[[], None]:
     return run
 
 
-def seed() -> None:
-    """Print the seed's loop on VGG16 (random weights) against its recipe here at equal steps."""
+def seed(options: Options) -> None:
+    """Compare the seed's loop on VGG16 (random weights) with its recipe here at equal steps."""
     torch.manual_seed(0)
     own = frozen(torchvision.models.vgg16())
-    head("layer", "size", "the seed's, ms a step", "its recipe here", "shorter")
-    steps = 5
-    total = np.zeros(2)
-    for name, size in SEED_SIZES.items():
-        layer = find(own, name)
+    steps = 2 if options.small else 5
+    sizes = list(SEED_SIZES.items())[: 1 if options.small else None]
+    total = np.zeros((2, options.rounds))
+    for name, size in sizes:
         recipe = Maximize.model_validate({**SEED_RECIPE, "size": size, "steps": steps})
         theirs = apart(seed_loop, name, size, steps)
-        spent, _, other = loop_seconds(own, layer, recipe, "cpu", theirs)
-        other /= steps
-        total += other, spent
-        times = f"{other * 1e3:.1f}", f"{spent * 1e3:.1f}", f"{other / spent:.1f}x"
-        row(name, size, *times)
-    other, spent = total
-    row("all five", "", f"{other * 1e3:.1f}", f"{spent * 1e3:.1f}", f"{other / spent:.1f}x")
+        spent, _, other = loop_seconds(own, find(own, name), recipe, options.rounds, "cpu", theirs)
+        sides = np.array([spent, np.array(other) / steps])
+        total += sides
+        what = f"a step of the seed's recipe, {name} of VGG16, {size} px"
+        compare(AREA, what, "the seed's loop", sides.tolist())
+    what = f"a step of the seed's recipe, {len(sizes)} layers of VGG16"
+    compare(AREA, what, "the seed's loop", total.tolist())
 
 
-def transfer(num_classes: int, names: Sequence[str], precision: str) -> None:
-    """Print how many class pictures of squeezenet1_1 squeezenet1_0 recognizes."""
-    writer, reader = load("squeezenet1_1"), load("squeezenet1_0")
-    layer = find(writer, "classifier.3")
-    classes = list(range(0, 1000, 1000 // num_classes))[:num_classes]
-    head("recipe", "top-1", "top-5", "mean log probability", "seconds a class")
-    for name in names or RECIPES:
-        values = {"size": 224, "attempts": 1, "precision": precision, **RECIPES[name]}
-        recipe = Maximize.model_validate(values)
-        started = time.perf_counter()
-        pictures = maximize_channels(writer, layer, classes, recipe, setting())
-        spent = (time.perf_counter() - started) / num_classes
-        one, five, log_probability = read(reader, pictures)
-        row(name, f"{one:.2f}", f"{five:.2f}", f"{log_probability:.2f}", f"{spent:.1f}")
+def transfer(options: Options) -> None:
+    """Report how many class pictures of one SqueezeNet the other recognizes, by recipe."""
+    pairs = PAIRS[:1] if options.small else PAIRS
+    small = {"size": 64, "steps": 4} if options.small else {}
+    for writer_name, reader_name in pairs:
+        writer, reader = (load(name, options.shared) for name in (writer_name, reader_name))
+        layer = find(writer, "classifier.3")
+        theirs: Reading | None = None
+        names = ["lucid's recipe", *(name for name in options.recipes if name != "lucid's recipe")]
+        for name in names:
+            values = {"size": 224, "attempts": 1, "precision": "float32", **RECIPES[name], **small}
+            recipe = Maximize.model_validate(values)
+            started = time.process_time()
+            pictures = maximize_channels(writer, layer, class_sets(options), recipe, setting())
+            spent = (time.process_time() - started) / len(pictures)
+            ours = read(reader, pictures, options.sets)
+            what = f"class pictures of {writer_name} read by {reader_name}, {name}"
+            report_reading(what, ours, theirs)
+            report(Figure(AREA, f"{what}, a class", "none", spent, None, "CPU s"))
+            theirs = theirs or ours
+
+
+def class_sets(options: Options) -> list[int]:
+    """List the classes of all sets, one set after the other; no class is in two of them."""
+    spacing = 1000 // options.classes
+    starts = [number * spacing // options.sets for number in range(options.sets)]
+    return [start + spacing * step for start in starts for step in range(options.classes)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a network read pictures.
+
+    Attributes:
+        ranks: by edit, the rank of each picture's own class, 0 for the first.
+        sets: how many class sets follow one another.
+    """
+
+    ranks: dict[str, np.ndarray]
+    sets: int
 
 
 @torch.no_grad()
-def read(reader: nn.Module, pictures: Sequence[Picture]) -> tuple[float, float, float]:
-    """Let a network read class pictures: top-1, top-5, mean log probability of the class."""
+def read(reader: nn.Module, pictures: Sequence[Picture], sets: int) -> Reading:
+    """Let a network read class pictures, as they are and edited."""
     pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-    images = (pixels.permute(0, 3, 1, 2) / 255 - mean) / std
-    logits = torch.cat([reader(part) for part in torch.split(images, 10)])
+    images = pixels.permute(0, 3, 1, 2) / 255
     wanted = torch.tensor([picture.channel for picture in pictures])[:, None]
-    own = logits.gather(1, wanted)
-    rank = (logits > own).sum(1)
-    log_probability = logits.log_softmax(1).gather(1, wanted)
-    return (
-        float((rank == 0).float().mean()),
-        float((rank < 5).float().mean()),
-        float(log_probability.mean()),
+    ranks = {}
+    for name, edit in EDITS.items():
+        seen = (edit(images) - mean) / std
+        logits = torch.cat([reader(part) for part in torch.split(seen, 10)])
+        ranks[name] = (logits > logits.gather(1, wanted)).sum(1).numpy()
+    return Reading(ranks, sets)
+
+
+def smaller(images: Tensor, share: float) -> Tensor:
+    """Resize to a share of both sides."""
+    sides = [round(side * share) for side in images.shape[2:]]
+    return functional.interpolate(images, sides, mode="bilinear", antialias=True)
+
+
+def farther(images: Tensor) -> Tensor:
+    """Shrink to two thirds within a grey border."""
+    inner = smaller(images, 2 / 3)
+    before = (images.shape[2] - inner.shape[2]) // 2
+    after = images.shape[2] - inner.shape[2] - before
+    return functional.pad(inner, (before, after, before, after), value=0.5)
+
+
+def noisy(images: Tensor) -> Tensor:
+    """Add noise of a tenth of the range."""
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images + 0.1 * noise).clamp(0, 1)
+
+
+def cropped(images: Tensor) -> Tensor:
+    """Enlarge the middle 70 % of both sides."""
+    edge = round(images.shape[2] * 0.15)
+    return functional.interpolate(
+        images[:, :, edge:-edge, edge:-edge], images.shape[2:], mode="bilinear"
     )
 
 
-def statuses() -> None:
-    """Print status counts of 8 channels of some layers, before and after statuses had a test.
+# what a reader of another family would be troubled by; the first is the picture as it is
+EDITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "as they are": lambda images: images,
+    "grey": lambda images: rgb_to_grayscale(images, 3),
+    "blurred": lambda images: gaussian_blur(images, [13, 13], [3.0, 3.0]),
+    "smaller": lambda images: smaller(smaller(images, 3 / 7), 7 / 3),
+    "cropped": cropped,
+    "farther": farther,
+    "noisy": noisy,
+}
 
-    Before, a picture was live as soon as it was above its start. SqueezeNet has its weights and is
-    held against photos too, the others have random weights and none; 64 pixels, 64 steps.
-    """
-    photos = sorted((SHARED / "data" / "photos").rglob("*.jpg"))[::20][:100]
-    head("network", "layer", "live", "stuck", "dead", "above their start", "why not live")
-    for name, layers in STATUS_LAYERS.items():
-        torch.manual_seed(0)
-        trained = name == "squeezenet1_1"
-        module = load(name) if trained else frozen(getattr(torchvision.models, name)())
-        for layer_name in layers:
-            layer = find(module, layer_name)
-            run = (
-                replace(setting(), evidence=evidence_of(module, layer, photos))
-                if trained
-                else setting()
+
+def report_reading(what: str, ours: Reading, theirs: Reading | None) -> None:
+    """Report shares of pictures read as their class, with intervals, beside lucid's recipe."""
+    plain, *edited = EDITS
+    for said, names in (("as they are", [plain]), ("edited, six ways", edited)):
+        for top in (1, 5):
+            own = [ours.ranks[name] < top for name in names]
+            other = None if theirs is None else [theirs.ranks[name] < top for name in names]
+            each = [np.mean(part) for part in np.array_split(np.mean(own, 0), ours.sets)]
+            low, high = wilson(float(np.mean(own)), ours.ranks[plain].size)
+            shares = ", ".join(f"{share:.2f}" for share in each)
+            note = f"95 % {low:.2f} to {high:.2f}; sets {shares}"
+            report(
+                Figure(
+                    AREA,
+                    f"{what}, {said}, top-{top} of {ours.ranks[plain].size}",
+                    "lucid's recipe",
+                    round(float(np.mean(own)), 2),
+                    None if other is None else round(float(np.mean(other)), 2),
+                    "share",
+                    note=note,
+                )
             )
-            spread = max(1, layer.channels // 8)
-            channels = range(0, layer.channels, spread)[:8]
-            made = maximize_channels(module, layer, channels, Maximize(size=64, steps=64), run)
+
+
+def wilson(share: float, count: int, deviations: float = 1.96) -> tuple[float, float]:
+    """Return the bounds between which a share lies, 95 % sure; edits of one picture count once."""
+    square = deviations**2 / count
+    middle = (share + square / 2) / (1 + square)
+    half = (
+        deviations * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
+    )
+    return middle - half, middle + half
+
+
+def statuses(options: Options) -> None:
+    """Report status counts of 8 channels of some layers.
+
+    SqueezeNet has its weights and is held against photos too, the others have random weights and
+    none. 64 pixels where the network takes them, 64 steps.
+    """
+    photos = sorted((options.shared / "data" / "photos").rglob("*.jpg"))[::20][:100]
+    for name, layers in STATUS_LAYERS.items():
+        module = load(name, options.shared)
+        side = 224 if "vit" in name else 64
+        steps = 24 if options.small else 64
+        for layer_name in layers[1 : 2 if options.small else None]:
+            layer = find(module, layer_name)
+            run = setting()
+            if name in TRAINED:
+                own = photos[: 4 if options.small else None]
+                run = replace(run, evidence=evidence_of(module, layer, own))
+            count = 2 if options.small else 8
+            channels = range(0, layer.channels, max(1, layer.channels // count))[:count]
+            recipe = Maximize(size=side, steps=steps, batch_size=count, attempts=3)
+            made = maximize_channels(module, layer, channels, recipe, run)
             found = [picture.status for picture in made]
+            others = [f"{found.count(status)} {status}" for status in ("stuck", "dead")]
             rose = sum(picture.activation > picture.start_activation for picture in made)
-            counts = [found.count(status) for status in ("live", "stuck", "dead")]
             notes = {part.split(",")[0] for one in made for part in one.note.split("; ") if part}
-            row(name, layer_name, *counts, rose, "; ".join(sorted(notes)))
+            report(
+                Figure(
+                    AREA,
+                    f"live channels of {layer_name} of {name}, {side} px",
+                    "channels asked",
+                    found.count("live"),
+                    len(made),
+                    "channels",
+                    note="; ".join([*others, f"{rose} above their start", *sorted(notes)]),
+                )
+            )
 
 
 @torch.no_grad()
@@ -387,49 +525,67 @@ def evidence_of(module: nn.Module, layer: Layer, photos: Sequence[Path]) -> Evid
     return Evidence(np.max(means, 0), np.max(peaks, 0) > 0, lowest=np.min(means, 0))
 
 
-def gpu(batch: int) -> None:
-    """Print channels a second for all convolutions of VGG16, random weights, 128 px, 128 steps."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def gpu(options: Options) -> None:
+    """Compare channels per second at VGG16's convolutions, random weights, 128 px, 128 steps."""
+    what = "channels of all convolutions of VGG16"
+    if not torch.cuda.is_available():
+        report(Figure(AREA, what, "bare forward and backward", None, None, note="no GPU here"))
+        return
     torch.manual_seed(0)
-    module = frozen(torchvision.models.vgg16(), device)
+    module = frozen(torchvision.models.vgg16(), "cuda")
     names = [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)]
-    total, bare_total, num_channels = 0.0, 0.0, 0
-    print(f"on {device}, batches of {batch}")
-    head("layer", "channels a second", "share of bare forward and backward")
+    total = np.zeros((2, options.rounds))
     for name in names:
         layer = find(module, name)
-        own, alone = loop_seconds(module, layer, Maximize(batch_size=batch), device)
-        row(name, f"{1 / (own * 128):.1f}", f"{alone / own:.0%}")
-        total += own * 128 * layer.channels
-        bare_total += alone * 128 * layer.channels
-        num_channels += layer.channels
-    row(f"all {num_channels}", f"{num_channels / total:.1f}", f"{bare_total / total:.0%}")
-    print(f"{total:.0f} s for all")
+        recipe = Maximize(batch_size=options.batch)
+        sides = loop_seconds(module, layer, recipe, options.rounds, "cuda")
+        total += np.array(sides) * recipe.steps * layer.channels
+        where = f"{name} of VGG16, batches of {options.batch}, an image and step"
+        compare(AREA, where, "bare forward and backward", sides)
+    compare(
+        AREA, f"{what}, batches of {options.batch}", "bare forward and backward", total.tolist()
+    )
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run one of the measurements."""
+PARTS: dict[str, Callable[[Options], None]] = {
+    "speed": speed,
+    "loop": loop,
+    "seed": seed,
+    "transfer": transfer,
+    "statuses": statuses,
+    "gpu": gpu,
+}
+
+
+def main() -> None:
+    """Run the asked measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["speed", "loop", "seed", "transfer", "statuses", "gpu"])
+    parser.add_argument("given", nargs="*", metavar="SHARED|PART", help=", ".join(PARTS))
+    parser.add_argument("--small", action="store_true", help="everything, in about a minute")
     parser.add_argument("--channels", type=int, default=4, help="speed: how many")
-    parser.add_argument("--classes", type=int, default=50, help="transfer: how many")
-    parser.add_argument("--recipes", nargs="*", default=[], choices=list(RECIPES), help="transfer")
-    parser.add_argument("--precision", default="auto", help="transfer: of the climb")
+    parser.add_argument("--classes", type=int, default=50, help="transfer: how many in a set")
+    parser.add_argument("--sets", type=int, default=1, help="transfer: how many")
+    parser.add_argument(
+        "--recipes", nargs="*", default=["the default"], choices=RECIPES, help="transfer"
+    )
     parser.add_argument("--batch", type=int, default=16, help="gpu: channels at a time")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args()
+    folders = [Path(each) for each in given.given if each not in PARTS]
+    options = Options(
+        folders[0] if folders else SHARED,
+        given.small,
+        given.channels,
+        2 if given.small else given.classes,
+        1 if given.small else given.sets,
+        tuple(given.recipes),
+        given.batch,
+    )
     prepare_device("cuda:0" if torch.cuda.is_available() else "cpu", torch.get_num_threads())
-    measurements: dict[str, Callable[[], None]] = {
-        "speed": lambda: speed(given.channels),
-        "loop": loop,
-        "seed": seed,
-        "transfer": lambda: transfer(given.classes, given.recipes, given.precision),
-        "statuses": statuses,
-        "gpu": lambda: gpu(given.batch),
-    }
-    measurements[given.what]()
+    for name in [each for each in given.given if each in PARTS] or PARTS:
+        PARTS[name](options)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -23,7 +23,7 @@ class Explain(Section):
     methods: list[Text] = Field(
         default=["occlusion", "saliency", "grad_cam"],
         description="occlusion, saliency, integrated_gradients, grad_cam, guided_backprop, "
-        "guided_grad_cam",
+        "guided_grad_cam, attention, attention_rollout (of vision transformers)",
     )
     output: Literal["auto", "classes", "mask", "numbers"] = Field(
         default="auto", description="what the network returns: auto, classes, mask or numbers"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cnnvis_ray.config.sections import Section
+from cnnvis_ray.config.sections import SINCE, Section
 from cnnvis_ray.config.values import (
     Auto,
     Channels,
@@ -39,6 +39,7 @@ class TransformValues(Section):
 TransformChoice = Text | TransformValues
 ObjectiveChoice = Text | dict[str, Number]
 Noise = Positive | tuple[Number, Number]
+Beta = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class Override(Section):
@@ -102,6 +103,11 @@ class Maximize(Section):
     steps: Count = Field(default=128, description="gradient steps per picture")
     learning_rate: Auto | Positive = Field(
         default="auto", description="of Adam; auto: the parametrization's own"
+    )
+    betas: Auto | tuple[Beta, Beta] = Field(
+        default="auto",
+        json_schema_extra={SINCE: 2},
+        description="memory of Adam's two averages; auto: the parametrization's own",
     )
     redirect_steps: Index = Field(
         default=16, description="first steps, in which gradients pass silent ReLUs"

@@ -88,6 +88,7 @@ class Group:
             self.setup.network.preprocess,
             self.explain,
             shown.module.get_submodule(self.setup.cam_layer),
+            self.setup.grid,
         )
         answers = {method: METHODS[method].explain(question) for method in self.setup.methods}
         size = self.explain.map_size

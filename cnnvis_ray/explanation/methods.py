@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from cnnvis_ray.config.explanation import Explain
 from cnnvis_ray.errors import Refusals, RefusedError, did_you_mean
 from cnnvis_ray.explanation.aims import Aimed, Aims
+from cnnvis_ray.explanation.attention import Combine, attention_heat, last_block, roll_out
 from cnnvis_ray.explanation.evidence import Evidence
 from cnnvis_ray.explanation.heat import Heat
 from cnnvis_ray.explanation.occlusion import fill_colour, occlusion, step_of
@@ -53,6 +54,7 @@ class Question:
         preprocess: of the network.
         explain: patch, stride, fill and batch size.
         layer: Grad-CAM's.
+        grid: the tokens whose attention is shown, where a method needs one.
     """
 
     aimed: Aimed
@@ -62,6 +64,7 @@ class Question:
     preprocess: Preprocess
     explain: Explain
     layer: nn.Module
+    grid: Layer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Method:
         needs_layer: whether it weights the maps of Grad-CAM's layer.
         needs_relu_modules: whether it sees ReLUs only where they are modules.
         needs_patch: whether ``explain.patch`` must fit into the network's input.
+        needs_attention: whether it shows a transformer's attention.
     """
 
     explain: Callable[[Question], Answer]
@@ -96,6 +100,7 @@ class Method:
     needs_layer: bool = False
     needs_relu_modules: bool = False
     needs_patch: bool = False
+    needs_attention: bool = False
 
     def evidence(self, heat: Heat, answer: Answer, position: int) -> Evidence:
         """Return what is drawn of one image: its signed values, else its stored map."""
@@ -200,7 +205,19 @@ def by_gradient(gradient: Gradient) -> Callable[[Question], Answer]:
     return explain
 
 
+def by_attention(combine: Combine) -> Callable[[Question], Answer]:
+    """Make a method of a way to join the blocks' attention; it is the same for every class."""
+
+    def explain(question: Question) -> Answer:
+        assert question.grid is not None
+        heat = attention_heat(question.aimed.module, question.batch, question.grid, combine)
+        return Answer(heat[: len(question.pixels)].double().cpu().numpy())
+
+    return explain
+
+
 GRADIENT = "gradient of the logit"
+ATTENTION = "attention of the class token"
 METHODS: dict[str, Method] = {
     "occlusion": Method(by_occlusion, "fall of the score", needs_patch=True),
     "saliency": Method(by_gradient(saliency), GRADIENT),
@@ -213,6 +230,8 @@ METHODS: dict[str, Method] = {
         needs_layer=True,
         needs_relu_modules=True,
     ),
+    "attention": Method(by_attention(last_block), ATTENTION, needs_attention=True),
+    "attention_rollout": Method(by_attention(roll_out), ATTENTION, needs_attention=True),
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cnnvis_ray.config import Config, Images
 from cnnvis_ray.config.explanation import Explain, Pictures
 from cnnvis_ray.explanation.aims import Kind, check_target, find_kind
+from cnnvis_ray.explanation.attention import find_attention
 from cnnvis_ray.explanation.crops import Exemplar
 from cnnvis_ray.explanation.methods import (
     METHODS,
@@ -39,6 +40,7 @@ class ExplanationSetup:
         cam_layer: Grad-CAM's layer by name, empty where no method needs one.
         shown: the layers whose channels stand on image sheets.
         layers: every layer that crops may be asked of, by name.
+        grid: the tokens whose attention is shown; None where no method needs it.
     """
 
     run_dir: str
@@ -53,6 +55,7 @@ class ExplanationSetup:
     cam_layer: str
     shown: tuple[Layer, ...]
     layers: dict[str, Layer]
+    grid: Layer | None = None
 
 
 def decide_setup(
@@ -80,6 +83,7 @@ def decide_setup(
     kind: Kind | None = None
     methods: list[str] = []
     cam_layer = ""
+    grid: Layer | None = None
     if covers_head(network, table):
         kind = find_kind(config.explain.output, table.output, network.categories)
         assert table.output is not None
@@ -89,6 +93,8 @@ def decide_setup(
             check_guided(methods, build_module(network), network.preprocess)
         if any(METHODS[name].needs_layer for name in methods):
             cam_layer = find_cam_layer(table, config.explain.cam_layer).name
+        if any(METHODS[name].needs_attention for name in methods):
+            grid = find_attention(build_module(network), table, network.preprocess)
     else:
         log.info("explain: the weights hold no head, so there are sheets without heat maps")
     return ExplanationSetup(
@@ -104,6 +110,7 @@ def decide_setup(
         cam_layer,
         shown,
         {layer.name: layer for layer in table.layers},
+        grid,
     )
 
 

@@ -154,7 +154,8 @@ def make_optimizer(slope: Slope, parameters: Tensor) -> torch.optim.Adam:
     stride = slope.parametrization.stride
     asked = slope.recipe.learning_rate
     rate = stride.learning_rate if asked == "auto" else asked
-    return torch.optim.Adam([parameters], lr=rate, betas=stride.betas, fused=True)
+    betas = stride.betas if slope.recipe.betas == "auto" else slope.recipe.betas
+    return torch.optim.Adam([parameters], lr=rate, betas=betas, fused=True)
 
 
 def any_of(values: Tensor) -> Tensor:

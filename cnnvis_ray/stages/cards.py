@@ -200,13 +200,14 @@ def describe_cards(job: Job, layer: Layer) -> list[str]:
     """Return what stands below the title of a layer's cards."""
     sees = layer.receptive_field
     field = "the whole image" if sees is None else f"{sees[0]:g} x {sees[1]:g} pixels"
+    shown = "what it saw" if layer.first_token is None else "the patch of its token"
     drawn = {
         "box": "; box: the neuron's place",
         "mask": "; dark: the channel is below half of its maximum",
         "none": "",
     }[job.config.pictures.crops]
     notes = [
-        f"a neuron sees {field}; crops show what it saw, best first, and its maximum{drawn}; "
+        f"a neuron sees {field}; crops show {shown}, best first, and its maximum{drawn}; "
         "histograms on a log scale"
     ]
     for owner in job.ledger.passes("maximize"):

@@ -33,7 +33,7 @@ from cnnvis_ray.ledger import (
     digest_files,
 )
 from cnnvis_ray.network import Layer, check_coverage, make_pooling
-from cnnvis_ray.stages.job import Images, Job, Vision
+from cnnvis_ray.stages.job import Images, Job, Vision, tokens_recipe
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.stages.units import Failure, Units
 from cnnvis_ray.storage import ShardFile, read_table, shard_writer, write_table
@@ -298,6 +298,7 @@ def features_recipe(job: Job) -> Recipe:
         "extract.precision": extract.precision,
         "extract.exemplars": extract.exemplars,
         "seed": job.config.seed if extract.pooling.startswith("sketch") else None,
+        **tokens_recipe(job),
     }
 
 

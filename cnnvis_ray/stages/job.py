@@ -297,6 +297,14 @@ def keeps_predictions(config: Config, network: ResolvedNetwork, table: LayerTabl
     return able
 
 
+def tokens_recipe(job: Job) -> Recipe:
+    """State how a transformer's tokens are laid out; nothing of any other network.
+
+    A run made when they were one column, the class token its first place, is of another recipe.
+    """
+    return {"network.tokens": "grid"} if job.vision.table.has_tokens else {}
+
+
 def preprocess_recipe(network: ResolvedNetwork) -> Recipe:
     """Write a network's preprocess as a recipe does."""
     return {

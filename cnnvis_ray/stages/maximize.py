@@ -28,7 +28,7 @@ from cnnvis_ray.maximization import (
 )
 from cnnvis_ray.network import Layer, build_module, check_coverage
 from cnnvis_ray.stages.extract import statistics_digest
-from cnnvis_ray.stages.job import Job, preprocess_recipe
+from cnnvis_ray.stages.job import Job, preprocess_recipe, tokens_recipe
 from cnnvis_ray.stages.summary import Summary
 from cnnvis_ray.stages.units import Units
 from cnnvis_ray.storage import write_bytes
@@ -163,6 +163,7 @@ def find_recipe(job: Job, recipe: Maximize) -> ledger.Recipe:
         "network.weights (sha256)": job.vision.network.state_hash,
         "network.preprocess": preprocess_recipe(job.vision.network),
         "seed": job.config.seed,
+        **tokens_recipe(job),
         **{f"maximize.{key}": value for key, value in values.items()},
     }
 

@@ -38,6 +38,17 @@ def test_a_picture_correlates_with_the_one_filter_it_is_for(
     assert upright.status == level.status == "live"
 
 
+def test_betas_of_the_recipe_are_adams_and_auto_is_the_parametrizations_own(
+    toy: nn.Sequential, draw: Draw
+) -> None:
+    own, same, other = (
+        draw(toy, RECTIFIED, [0], **recipe)[0].pixels
+        for recipe in ({}, {"betas": (0.8, 0.95)}, {"betas": (0.9, 0.999)})
+    )
+    assert (own == same).all()
+    assert (own != other).any()
+
+
 @pytest.mark.parametrize("layer", [CONVOLUTION, RECTIFIED])
 def test_a_zeroed_channel_is_dead(layer: str, toy: nn.Sequential, draw: Draw) -> None:
     (picture,) = draw(toy, layer, [2], attempts=2)

@@ -172,7 +172,7 @@ def test_channels_last_outputs_and_tokens_arrive_as_maps() -> None:
     preprocess = Preprocess(32, 32, 3, (0.0,) * 3, (1.0,) * 3)
     layers = trace_layers(vit, preprocess).select(["encoder.layers.*_0", "encoder.ln", "heads"])
     kept = activations(vit, layers, torch.rand(2, 3, 32, 32))
-    assert kept["encoder.ln"].shape == (2, 8, 5, 1)
+    assert kept["encoder.ln"].shape == (2, 8, 2, 2)
     assert kept["heads"].shape == (2, 1000)
     for layer in layers:
         assert kept[layer.name][0].numel() == layer.floats

@@ -150,7 +150,9 @@ def test_channels_last_outputs_and_tokens_are_told() -> None:
     swin = by_name(table_of("swin_t"))["features.1.0"]
     assert (swin.channel_axis, swin.channels, swin.height, swin.width) == (3, 96, 56, 56)
     tokens = by_name(table_of("vit_b_32"))["encoder.layers.encoder_layer_3"]
-    assert (tokens.channel_axis, tokens.channels, tokens.height, tokens.width) == (2, 768, 50, 1)
+    assert (tokens.channel_axis, tokens.channels, tokens.height, tokens.width) == (2, 768, 7, 7)
+    assert tokens.receptive_field is None  # attention sees the whole image; crops are the patch
+    assert (tokens.first_token, tokens.crop(1, 2, 224)) == (1, (64, 32, 96, 64))
     inside = by_name(table_of("convnext_tiny"))["features.1.0.block.3"]
     assert (inside.kind, inside.channel_axis, inside.channels) == ("Linear", 3, 384)
 

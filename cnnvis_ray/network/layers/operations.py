@@ -16,6 +16,7 @@ from cnnvis_ray.network.layers.receptive_fields import (
     AxisField,
     Field,
     Operation,
+    Tokens,
     Track,
     join_fields,
 )
@@ -37,7 +38,9 @@ def together(operation: Operation) -> Track:
     field = join_fields(track.field for track in aligned) if len(places) == 1 else None
     known = [track.channels for track in aligned if track.channels is not None]
     first = max(aligned, key=lambda track: track.rows is not None)
-    return Track(field, first.rows, first.columns, known[0] if known else None)
+    grids = {track.tokens for track in aligned if track.tokens is not None}
+    tokens = grids.pop() if len(grids) == 1 else None
+    return Track(field, first.rows, first.columns, known[0] if known else None, tokens)
 
 
 def align(track: Track, extra: int) -> Track:
@@ -47,7 +50,7 @@ def align(track: Track, extra: int) -> Track:
 
 def unknown(operation: Operation) -> Track:
     """Mix everything; dimensions stay where the output still has their sizes."""
-    track = operation.tracks[0].whole()
+    track = replace(operation.tracks[0].whole(), tokens=None)
     shape = tuple(operation.output.shape)
     if len(shape) != len(operation.shape):
         return Track(None, None, None, None)
@@ -75,13 +78,40 @@ def linear(operation: Operation) -> Track:
     track = operation.tracks[0]
     if track.mixes([last]):
         return Track(None, None, None, last)
-    return replace(track, channels=last)
+    mixed = track.tokens is not None and track.tokens.dim == last
+    return replace(track, channels=last, tokens=None if mixed else track.tokens)
+
+
+def attend(operation: Operation) -> Track:
+    """Attention: the output has a place for each query, which sees the whole image."""
+    last = len(operation.shape) - 1
+    return replace(operation.tracks[0].whole(), channels=last)
 
 
 def over_dimension(operation: Operation) -> Track:
     """Softmax mixes one dimension; along rows or columns, joined places do not run together."""
     track = together(operation)
     return track.whole() if track.mixes(operation.dims("dim")) else track
+
+
+def concatenate(operation: Operation) -> Track:
+    """Join along a dimension; tokens that come before a grid move it."""
+    track = over_dimension(operation)
+    if track.tokens is None or track.tokens.dim not in operation.dims("dim"):
+        return track
+    grids = [
+        shape
+        for each, shape in zip(operation.tracks, operation.shapes, strict=True)
+        if each.tokens is not None
+    ]
+    if len(grids) > 1:
+        return replace(track, tokens=None)
+    tensors = operation.arguments["tensors"]
+    assert isinstance(tensors, list | tuple)
+    before = [tensor.shape[track.tokens.dim] for tensor in tensors]
+    place = [tuple(tensor.shape) for tensor in tensors].index(grids[0])
+    first = track.tokens.first + sum(before[:place])
+    return replace(track, tokens=replace(track.tokens, first=first))
 
 
 def permute(operation: Operation) -> Track:
@@ -106,7 +136,15 @@ def reshape(operation: Operation) -> Track:
         wanted = (before[dim], operation.shape[dim])
         return after.index(wanted) if wanted in after else None
 
-    return operation.tracks[0].move(where)
+    track = operation.tracks[0]
+    moved = track.move(where)
+    if track.rows is None or track.columns != track.rows + 1:
+        return moved
+    height, width = operation.shape[track.rows], operation.shape[track.columns]
+    merged = (before[track.rows], height * width)
+    if min(height, width) == 1 or merged not in after:
+        return moved
+    return replace(moved, tokens=Tokens(after.index(merged), height, width))
 
 
 def elements_before(shape: Sequence[int]) -> list[int]:
@@ -129,8 +167,11 @@ def unsqueeze(operation: Operation) -> Track:
 def part(operation: Operation) -> Track:
     """Select a part along one dimension; a part of the rows or columns is not followed."""
     track = operation.tracks[0]
-    cut = track.mixes(operation.dims("dim")) and operation.output.shape != operation.shape
-    return track.whole() if cut else track
+    if operation.output.shape == operation.shape:
+        return track
+    if track.tokens is not None and track.tokens.dim in operation.dims("dim"):
+        track = replace(track, tokens=None)
+    return track.whole() if track.mixes(operation.dims("dim")) else track
 
 
 def convolve(operation: Operation) -> Track:
@@ -242,7 +283,7 @@ RULES: Mapping[str, Callable[[Operation], Track]] = {
     "adaptive_max_pool2d": adapt,
     "avg_pool2d": pool,
     "batch_norm": normalize_batch,
-    "cat": over_dimension,
+    "cat": concatenate,
     "chunk": part,
     "conv2d": convolve,
     "flatten": reshape,
@@ -254,6 +295,7 @@ RULES: Mapping[str, Callable[[Operation], Track]] = {
     "pad": pad,
     "permute": permute,
     "reshape": reshape,
+    "scaled_dot_product_attention": attend,
     "select": select,
     "slice": part,
     "softmax": over_dimension,
@@ -261,6 +303,7 @@ RULES: Mapping[str, Callable[[Operation], Track]] = {
     "squeeze": reshape,
     "swapaxes": transpose,
     "transpose": transpose,
+    "unbind": select,
     "unflatten": reshape,
     "unsqueeze": unsqueeze,
     "upsample_bicubic2d": interpolate,

@@ -5,8 +5,9 @@ On one axis, place ``i`` sees the pixels ``start + i * jump`` up to, not includi
 larger, joins (sum, product, concatenation) take the hull, and everything that mixes places in
 another way sees the whole image (None). A field may be too large, never too small.
 
-A track says which dimensions of a tensor are rows, columns and channels, and which pixels a place
-sees. An operation is one ATen call with the tracks of its inputs.
+A track says which dimensions of a tensor are rows, columns and channels, which pixels a place
+sees, and where a transformer's tokens lie on the image. An operation is one ATen call with the
+tracks of its inputs.
 
 References:
     Araujo, Norris, Sim 2019, Computing Receptive Fields of Convolutional Neural Networks,
@@ -106,6 +107,23 @@ def join_fields(fields: Iterable[Field | None]) -> Field | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """A grid of places along one dimension, row by row, as a transformer has it.
+
+    Attributes:
+        dim: the dimension.
+        height: rows of the grid.
+        width: columns of the grid.
+        first: where it begins; before it lie tokens without a place (class token, registers).
+    """
+
+    dim: int
+    height: int
+    width: int
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Track:
     """What is known of one tensor; dimensions count from 0, None where lost.
 
@@ -114,12 +132,14 @@ class Track:
         rows: the dimension of the height.
         columns: the dimension of the width.
         channels: the dimension of the channels.
+        tokens: the grid of places, where rows and columns share one dimension.
     """
 
     field: Field | None
     rows: int | None
     columns: int | None
     channels: int | None
+    tokens: Tokens | None = None
 
     def move(self, where: Callable[[int], int | None]) -> "Track":
         """Follow dimensions to where they go; a lost place leaves the whole image."""
@@ -127,7 +147,9 @@ class Track:
             None if dim is None else where(dim) for dim in (self.rows, self.columns, self.channels)
         )
         kept = self.field if rows is not None and columns is not None else None
-        return Track(kept, rows, columns, channels)
+        along = None if self.tokens is None else where(self.tokens.dim)
+        tokens = None if self.tokens is None or along is None else replace(self.tokens, dim=along)
+        return Track(kept, rows, columns, channels, tokens)
 
     def mixes(self, dims: Sequence[int]) -> bool:
         """Whether an operation over these dimensions mixes places."""

@@ -26,13 +26,16 @@ class Layer:
         aliases: other names people use.
         kind: class of the module.
         channels: number of channels.
-        height: places along the height; None for a vector; tokens count as places.
-        width: places along the width; None for a vector, 1 for tokens.
+        height: places along the height; None for a vector; a transformer's tokens are places,
+            in the grid of their patches where the trace found it.
+        width: places along the width; None for a vector, 1 for tokens without a grid.
         field: which pixels a place sees (size, jump, start on both axes); None is the whole
             image.
         channel_axis: where the module's own output has its channels.
         calls: how often one forward pass runs it; capture takes the last call.
         num_used: how many of `LayerTable.used` the forward pass uses up to that call's end.
+        first_token: where the tokens' grid begins, behind the class token and registers, which
+            have no place and are left out; None where the output is not a grid of tokens.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Layer:
     channel_axis: int
     calls: int
     num_used: int
+    first_token: int | None = None
 
     @property
     def floats(self) -> int:
@@ -59,6 +63,8 @@ class Layer:
     def crop(self, y: int, x: int, size: int) -> tuple[int, int, int, int]:
         """Find the pixels of the fitted image that the neurons at one place see.
 
+        A token sees the whole image by attention; its own patch is returned.
+
         Args:
             y: row of the activation map.
             x: column of the activation map.
@@ -67,6 +73,12 @@ class Layer:
         Returns:
             left, top, right, bottom, cut at the border, the last two exclusive (PIL's order).
         """
+        if self.first_token is not None:
+            assert self.height is not None
+            assert self.width is not None
+            top, bottom = (size * edge // self.height for edge in (y, y + 1))
+            left, right = (size * edge // self.width for edge in (x, x + 1))
+            return left, top, right, bottom
         if self.field is None:
             return 0, 0, size, size
         top, bottom = self.field.height.pixels(y, size)
@@ -77,10 +89,20 @@ class Layer:
         """View the module's output with channels on axis 1, without a copy.
 
         Returns:
-            Shape ``[batch, channels, height, width]`` (tokens: width 1), or ``[batch, channels]``.
+            Shape ``[batch, channels, height, width]``, or ``[batch, channels]``. Tokens lie in
+            the grid of their patches, without the class token; for another input size than the
+            traced one in a grid of the same proportions.
         """
         moved = output.movedim(self.channel_axis, 1)
-        return moved.unsqueeze(3) if moved.dim() == 3 else moved
+        if moved.dim() != 3:
+            return moved
+        if self.first_token is None:
+            return moved.unsqueeze(3)
+        assert self.height is not None
+        assert self.width is not None
+        grid = moved[:, :, self.first_token :]
+        rows = round((grid.shape[2] * self.height / self.width) ** 0.5)
+        return grid.reshape(*grid.shape[:2], rows, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +120,11 @@ class LayerTable:
     layers: tuple[Layer, ...]
     used: tuple[str, ...]
     output: tuple[int, ...] | None
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether some layer's places are a transformer's tokens."""
+        return any(layer.first_token is not None for layer in self.layers)
 
     def resolve(self, patterns: Sequence[str]) -> list[str]:
         """Find layers by dotted name, alias, glob, or ``all`` (every layer without layers inside).
@@ -212,6 +239,9 @@ def layer_of(name: str, aliases: tuple[str, ...], kind: str, completion: Complet
         axis = track.channels
     places = [size for dim, size in enumerate(shape) if dim not in (0, axis)]
     height, width = ((*places, 1)[:2]) if places else (None, None)
+    tokens = track.tokens if track is not None and len(shape) == 3 else None
+    if tokens is not None:
+        height, width = tokens.height, tokens.width
     return Layer(
         name=name,
         aliases=aliases,
@@ -223,6 +253,7 @@ def layer_of(name: str, aliases: tuple[str, ...], kind: str, completion: Complet
         channel_axis=axis,
         calls=completion.calls,
         num_used=completion.num_used,
+        first_token=None if tokens is None else tokens.first,
     )
 
 

@@ -98,6 +98,12 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             operation = Operation(name, arguments, tracks, shapes, output)
             self.tracks[id(output)] = (output, follow(operation))
 
+    def attend(self, query: object, output: Tensor) -> None:
+        """Store that attention's output has a place for each query, however it computes."""
+        track = self.track_of(query) if isinstance(query, Tensor) else None
+        if track is not None:
+            self.tracks[id(output)] = (output, track.whole())
+
     def track_of(self, tensor: Tensor) -> Track | None:
         """Return what is known of a tensor; None if it does not come from the image."""
         known = self.tracks.get(id(tensor))
@@ -216,13 +222,15 @@ def completion_hooks(
 
 def completion_hook(
     name: str, watcher: Watcher, completions: dict[str, Completion]
-) -> Callable[[nn.Module, object, object], None]:
+) -> Callable[[nn.Module, tuple[object, ...], object], None]:
     """Make the hook of one module."""
 
-    def hook(module: nn.Module, inputs: object, output: object) -> None:
+    def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         tensor = tensor_of(output)
         if tensor is None:
             return
+        if isinstance(module, nn.MultiheadAttention) and inputs:
+            watcher.attend(inputs[0], tensor)
         calls = completions[name].calls + 1 if name in completions else 1
         track, num_used = watcher.track_of(tensor), len(watcher.used)
         completions[name] = Completion(tuple(tensor.shape), track, num_used, calls)

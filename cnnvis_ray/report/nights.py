@@ -67,6 +67,8 @@ class Changes(TypedDict, total=False):
     reason: str
     num_images: int
     num_reference: int
+    score: float | None
+    threshold: float | None
     smallest_change: float | None
     false_alarm_rate: float
     layers: list[LayerChanges]
@@ -275,7 +277,7 @@ def describe_finding(row: Mapping[str, object], catalogue: Catalogue) -> dict[st
     said = []
     for name, words in TEXTS.items():
         value = row.get(name)
-        if isinstance(value, float) and not (name == "score" and "chance" in row):
+        if isinstance(value, float) and not (name == "score" and row.get("chance")):
             said.append([words, f"{value:.2f}"])
         elif isinstance(value, str):
             said.append([words, value])

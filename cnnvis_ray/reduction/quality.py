@@ -274,8 +274,8 @@ def judge_labels(
 
     Returns:
         ``label_agreement`` (mean share of the 4 nearest labelled on the map that bear the label),
-        ``feature_label_agreement`` (the same by features) and ``label_chance``; each `None` with
-        fewer than two labelled images.
+        ``feature_label_agreement`` (the same by features) and ``label_chance``; the first two
+        `None` where no class has two images.
     """
     agreement = label_agreement(positions, labels, seed=seed)
     controls: dict[str, Figures] = {}
@@ -304,17 +304,22 @@ def label_codes(labels: Sequence[str | None]) -> Indices:
     )
 
 
+def has_pair(codes: Indices) -> bool:
+    """Return whether any class has two images, so that neighbours may agree at all."""
+    return bool((np.bincount(codes[codes >= 0], minlength=1) > 1).any())
+
+
 def label_agreement(
     positions: Points, labels: Sequence[str | None], k: int = LABEL_NEIGHBOURS, seed: int = 0
 ) -> float | None:
     """Measure the share of each image's k nearest labelled images that bear its label.
 
     Returns:
-        The mean share, `None` with fewer than two labelled images.
+        The mean share, `None` where no class has two images.
     """
     codes = label_codes(labels)
     labelled = codes >= 0
-    if labelled.sum() < 2:
+    if not has_pair(codes):
         return None
     codes = codes[labelled]
     sample = draw_sample(len(codes), seed)
@@ -327,6 +332,8 @@ def feature_agreement(
 ) -> float | None:
     """Measure the share of each labelled image's first k labelled neighbours with its label."""
     codes = label_codes(labels)
+    if not has_pair(codes):
+        return None
     near = np.where(neighbours == MISSING, -1, codes[neighbours])
     counted = (near >= 0) & (np.cumsum(near >= 0, axis=1) <= k) & (codes >= 0)[:, None]
     if not counted.any():

@@ -23,6 +23,7 @@ from cnnvis_ray.explanation.methods import (
 from cnnvis_ray.network import Preprocess, trace_layers
 from tests.explanation.networks import Control, Pooled, UNet, seeded
 
+CONVOLUTIONAL = [name for name, method in METHODS.items() if not method.needs_attention]
 BATCH = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
@@ -75,7 +76,7 @@ def test_integrated_gradients_add_up() -> None:
     assert (heat.sum((1, 2)) >= difference.abs() * 0.98).all()  # absolute values: at least the sum
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", CONVOLUTIONAL)
 @pytest.mark.parametrize(
     ("network", "kind", "layer"),
     [
@@ -112,7 +113,7 @@ def test_hooks_go_even_if_the_network_fails() -> None:
     network = Failing()
     aimed = Aimed(network, "classes")
     aims = Aimed(seeded(Pooled()), "classes").aim(BATCH, None)
-    for method in METHODS:
+    for method in CONVOLUTIONAL:
         with pytest.raises(RuntimeError, match="out of memory"):
             heat_of(method, aimed, BATCH, aims, network.relu)
     assert count_hooks(network) == 0

@@ -307,6 +307,8 @@ class MadeRun:
             "num_images": len(night.ids),
             "num_reference": len(self.ids),
             "smallest_change": 0.12,
+            "score": 9.0,
+            "threshold": 3.0,
             "layers": [{"layer": layer, "score": 9.0, "threshold": 3.0, "channels": moved}],
             "novelty": {
                 "share": 0.5,

@@ -7,6 +7,7 @@ out has none.
 
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ TILES_PER_SHEET = 256
 COLUMNS = 16
 SHEET_WIDTH = COLUMNS * 256  # pixels: few pictures of a closer look are shown as large as they are
 LOOK = Pictures()
+VALUE = re.compile(r", [-+.\de]+$")  # of a remark: "not above noise, 0.126"
 NAMED = 8  # channels of a sheet that its title lists; of more it names the first and the last
 
 
@@ -150,11 +152,11 @@ def tile_of(
 
 
 def sheet_notes(rows: Sequence[dict[str, object]]) -> list[str]:
-    """List the rows' remarks, each once with the channels that it holds for."""
+    """List the rows' remarks, each once with the channels that it holds for, without values."""
     by_note: dict[str, list[str]] = {}
     for row in rows:
         for note in filter(None, str(row["note"]).split("; ")):
-            by_note.setdefault(note, []).append(str(row["channel"]))
+            by_note.setdefault(VALUE.sub("", note), []).append(str(row["channel"]))
     return [
         f"{note}: {'all' if len(found) == len(rows) else 'channels ' + ', '.join(found)}"
         for note, found in by_note.items()

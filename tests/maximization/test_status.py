@@ -8,6 +8,7 @@ from torchvision import models
 
 from cnnvis_ray.config import Maximize
 from cnnvis_ray.maximization import Evidence
+from cnnvis_ray.maximization.catalogue import sheet_notes
 from cnnvis_ray.maximization.maximizing import climbing
 from cnnvis_ray.maximization.noise import NUM_NOISE, draw_noise, highest, noise_levels
 from tests.maximization.small_networks import Draw, find_layer, setting_of, stripes
@@ -109,3 +110,12 @@ def test_a_status_of_random_weights_is_true(draw: Draw) -> None:
         assert (picture.status == "live") == (picture.note == "")
         assert picture.status != "live" or picture.activation > 0
         assert image.shape == (1, 3, 64, 64)
+
+
+def test_remarks_of_a_sheet_are_listed_without_their_values() -> None:
+    rows: list[dict[str, object]] = [
+        {"channel": 3, "note": "stopped early; not above noise, 0.126"},
+        {"channel": 5, "note": "not above noise, -1.2e-05"},
+        {"channel": 8, "note": ""},
+    ]
+    assert sheet_notes(rows) == ["stopped early: channels 3", "not above noise: channels 3, 5"]

@@ -14,7 +14,7 @@ PACKAGES = {
     "horama": ("Horama==0.3.0", "einops"),
     "thingsvision": ("thingsvision==2.7.3",),
     "faccent": ("faccent==1.0.3",),
-    "annoy": ("annoy==1.17.3",),
+    "ray-data": ("pandas",),
     "datamapplot": ("datamapplot==0.7.3",),
     "embedding-atlas": ("embedding-atlas==0.26.0",),
 }

@@ -92,7 +92,7 @@ def test_maximization(recipe: Recipe) -> None:
         strict=True,
     ):
         assert width == 5 * (side + MARGIN) + MARGIN
-        assert 2 * (side + MARGIN) < height < 3 * (side + MARGIN) + 100
+        assert 2 * (side + MARGIN) < height < 3 * (side + MARGIN) + 200  # and what is said
 
 
 def test_occlusion(recipe: Recipe) -> None:

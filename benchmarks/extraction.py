@@ -422,10 +422,12 @@ def main() -> None:
         return
     prepare_device("cpu", 1)
     measurements: dict[str, Work] = {
-        "limit": lambda: limit(photos, names, 32 if asked.small else 128, asked.rounds),
+        "limit": lambda: limit(photos, names, 32 if asked.small else 64, asked.rounds),
         "layers": lambda: layers(photos, 8 if asked.small else 32, asked.rounds),
         "thingsvision": lambda: thingsvision(photos, 32 if asked.small else 256, asked.rounds),
-        "jobs": lambda: jobs(photos, (32, 64) if asked.small else (500, 4000), asked.rounds),
+        "jobs": lambda: jobs(
+            photos, (32, 64) if asked.small else (500, 4000), min(3, asked.rounds)
+        ),
         "growth": lambda: jobs(photos, (500, 16000), 1),
     }
     for what in asked.only:

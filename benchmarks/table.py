@@ -1,6 +1,6 @@
 """Run the benchmarks one after another and write RESULTS.md and RESULTS.json beside this file.
 
-    python benchmarks/table.py [shared] [--small] [--only extraction reduction]
+    python benchmarks/table.py [shared] [--small] [--only extraction] [--arguments "..."]
 
 ``shared`` holds photos and weights (default: ``CNNVIS_SHARED``, else ../shared). ``--only`` keeps
 the figures of the other benchmarks as the table has them. ``--small`` prints the ratios of small
@@ -55,6 +55,7 @@ class Result(TypedDict):
 
     made: str
     commit: str
+    arguments: list[str]
     seconds: int
     figures: list[Figure]
     failed: str
@@ -67,13 +68,13 @@ class Results(TypedDict):
     benchmarks: dict[str, Result]
 
 
-def run(name: str, shared: Path, small: bool) -> Result:
+def run(name: str, shared: Path, small: bool, arguments: list[str]) -> Result:
     """Run one benchmark and collect its figures, or why it failed."""
     with tempfile.TemporaryDirectory(prefix="cnnvis-bench-") as folder:
         figures = Path(folder, "figures")
         own = {"CNNVIS_FIGURES": str(figures), "PYTHONPATH": str(ROOT)}
         small_too = {"CNNVIS_PEERS": "none"} if small else {}
-        command = [sys.executable, str(HERE / f"{name}.py"), str(shared)]
+        command = [sys.executable, str(HERE / f"{name}.py"), str(shared), *arguments]
         began = time.monotonic()
         with Path(folder, "log").open("w+", encoding="utf-8") as log:
             done = subprocess.run(
@@ -90,6 +91,7 @@ def run(name: str, shared: Path, small: bool) -> Result:
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
+        "arguments": arguments,
         "seconds": round(time.monotonic() - began),
         "figures": [Figure(**json.loads(line)) for line in text.splitlines()],
         "failed": (lines or [f"exit code {done.returncode}"])[-1] if done.returncode else "",
@@ -143,7 +145,7 @@ def markdown(results: Results) -> str:
     for name, result in results["benchmarks"].items():
         parts.append(f"## {name}")
         parts.append(
-            f"`python benchmarks/{name}.py SHARED`, {result['seconds']} s, "
+            f"`{' '.join(['python', f'benchmarks/{name}.py', 'SHARED', *result['arguments']])}`, {result['seconds']} s, "
             f"{result['made']}, commit {result['commit']}."
         )
         if result["failed"]:
@@ -204,6 +206,7 @@ def main() -> int:
     default = Path(os.environ.get("CNNVIS_SHARED", ROOT.parent / "shared"))
     parser.add_argument("shared", nargs="?", type=Path, default=default)
     parser.add_argument("--small", action="store_true", help="small sizes; writes no table")
+    parser.add_argument("--arguments", default="", help="more words for each benchmark")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
     asked = parser.parse_args()
     stored = HERE / "RESULTS.json"
@@ -211,7 +214,7 @@ def main() -> int:
     failed: list[str] = []
     for name in asked.only:
         print(f"== {name}", flush=True)
-        found[name] = run(name, asked.shared, asked.small)
+        found[name] = run(name, asked.shared, asked.small, asked.arguments.split())
         if found[name]["failed"]:
             failed.append(f"{name}: {found[name]['failed']}")
         ordered = {known: found[known] for known in BENCHMARKS if known in found}

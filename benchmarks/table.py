@@ -144,9 +144,9 @@ def markdown(results: Results) -> str:
     ]
     for name, result in results["benchmarks"].items():
         parts.append(f"## {name}")
+        command = " ".join(["python", f"benchmarks/{name}.py", "SHARED", *result["arguments"]])
         parts.append(
-            f"`{' '.join(['python', f'benchmarks/{name}.py', 'SHARED', *result['arguments']])}`, {result['seconds']} s, "
-            f"{result['made']}, commit {result['commit']}."
+            f"`{command}`, {result['seconds']} s, {result['made']}, commit {result['commit']}."
         )
         if result["failed"]:
             parts.append(f"**Failed**: {result['failed']}")

@@ -29,6 +29,8 @@ MOST_JUDGED = 5_000
 FEWEST_JUDGED = 1_000
 MOST_PAIRS = 2_000_000_000  # of judged and other points: 2,000 judged of a million, in a minute
 BLOCK_BYTES = 64 * 2**20  # of distances held at once
+MOST_COLUMNS = 2**16  # of rows that are multiplied with one another
+MOST_PAIRED = 2**23  # numbers of paired rows: 64 MiB
 NUM_TRIPLETS = 20_000  # PaCMAP's evaluation draws 5 per point; 20,000 are exact to 0.003
 TRUST_NEIGHBOURS = 10
 LABEL_NEIGHBOURS = 4
@@ -151,20 +153,50 @@ def triplet_agreement(
     """
     generator = np.random.default_rng(seed)
     first, second, third = generator.integers(len(points), size=(3, NUM_TRIPLETS))
-    prepared = prepare(points, metric).astype(np.float64)
+    prepared = prepare(points, metric)
 
-    def order(values: npt.NDArray[np.floating], by: int) -> npt.NDArray[np.floating]:
-        near = np.linalg.norm(values[first] - values[second], ord=by, axis=1)
-        far = np.linalg.norm(values[first] - values[third], ord=by, axis=1)
-        return np.asarray(np.sign(near - far))
+    def order(values: Points, by: int) -> npt.NDArray[np.floating]:
+        near = pair_distances(values, first, second, by)
+        return np.asarray(np.sign(near - pair_distances(values, first, third, by)))
 
     distinct = (first != second) & (first != third) & (second != third)
     true = order(prepared, 1 if metric == "manhattan" else 2)
     found = {}
     for name, places in maps.items():
-        agreement = 1 - np.abs(true - order(places.astype(np.float64), 2)) / 2
+        agreement = 1 - np.abs(true - order(places, 2)) / 2
         found[name] = float(agreement[distinct].mean()) if distinct.any() else 1.0
     return found
+
+
+def pair_distances(
+    values: Points, one: Indices, other: Indices, by: int
+) -> npt.NDArray[np.floating]:
+    """Measure the distance of each pair of rows, with bounded memory.
+
+    Rows wider than there are rows are multiplied with one another instead; the distances are then
+    rounded to float32, so that equal ones stay equal.
+    """
+    rows, width = values.shape
+    if by == 2 and width > rows:
+        products = np.zeros((rows, rows))
+        for start in range(0, width, MOST_COLUMNS):
+            block = values[:, start : start + MOST_COLUMNS].astype(np.float64)
+            products += block @ block.T
+        squares = products.diagonal()
+        squared = squares[one] + squares[other] - 2 * products[one, other]
+        return np.sqrt(np.maximum(squared, 0)).astype(np.float32)
+    step = max(1, MOST_PAIRED // width)
+    return np.concatenate(
+        [
+            np.linalg.norm(
+                values[one[first : first + step]].astype(np.float64)
+                - values[other[first : first + step]],
+                ord=by,
+                axis=1,
+            )
+            for first in range(0, len(one), step)
+        ]
+    )
 
 
 def shown_near(positions: Points, sample: Indices, k: int) -> Indices:

@@ -119,7 +119,7 @@ class Driver:
             assert self.process.poll() is None or condition(), self.log.read_text()[-3000:]
             return condition()
 
-        wait_for(holds, 90, what)
+        wait_for(holds, 180, what)
 
     def lives(self, seconds: float) -> bool:
         """Whether it still runs after some time."""

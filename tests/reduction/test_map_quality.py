@@ -21,7 +21,13 @@ from cnnvis_ray.reduction import (
 )
 from cnnvis_ray.reduction import quality as quality_module
 from cnnvis_ray.reduction.neighbours import MISSING, Metric
-from cnnvis_ray.reduction.quality import Figures, draw_sample, feature_agreement, judge_neighbours
+from cnnvis_ray.reduction.quality import (
+    Figures,
+    draw_sample,
+    feature_agreement,
+    judge_neighbours,
+    pair_distances,
+)
 
 
 def figure(figures: Figures, name: str) -> float:
@@ -217,3 +223,13 @@ def test_a_sample_is_seeded_and_sorted() -> None:
     np.testing.assert_array_equal(draw_sample(7, seed=1), np.arange(7))
     assert len(draw_sample(1_000_000, seed=1)) == 2_000  # a minute, whatever the size
     assert len(draw_sample(50_000_000, seed=1)) == 1_000
+
+
+@pytest.mark.parametrize("width", [5, 60])
+def test_distances_of_pairs_do_not_depend_on_how_they_are_measured(width: int) -> None:
+    values = np.random.default_rng(0).normal(size=(40, width)).astype(np.float32)
+    values[7] = values[3]
+    one, other = np.random.default_rng(1).integers(40, size=(2, 500))
+    found = pair_distances(values, one, other, 2)
+    wanted = np.linalg.norm(values[one].astype(np.float64) - values[other], axis=1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-5)

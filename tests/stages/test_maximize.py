@@ -39,6 +39,7 @@ def unit_files(run: Run) -> list[str]:
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_all_after_one_redoes_nothing_but_what_is_missing(tmp_path: Path, ray_run: Go) -> None:
     write_photos(tmp_path / "photos", 8)
     seven = ray_run(SMALL, "maximize.channels=[7]", verb="maximize")

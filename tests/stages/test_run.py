@@ -87,6 +87,7 @@ def test_a_finished_run_does_nothing_again(tmp_path: Path, run: Go) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_one_worker_and_three_write_the_same_bytes(tmp_path: Path, ray_run: Go) -> None:
     write_photos(tmp_path / "photos", 60)
     (tmp_path / "photos" / "cane" / "0000.png").write_bytes(b"broken")

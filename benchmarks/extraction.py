@@ -245,12 +245,13 @@ def job(folder: Path, photos: Path, unit_size: int) -> tuple[float, float]:
         return watch([COMMAND, "extract", "--config", config, *pairs], folder)
 
 
+# Four CPUs are stated, so that the two actors leave some to the tasks that read.
 RAY_DATA = """
 import sys
 import ray, torch
 from torchvision import models
 from torchvision.transforms import v2
-ray.init(address="local", include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
 ray.data.DataContext.get_current().enable_progress_bars = False
 class Model:
     def __init__(self):

@@ -14,9 +14,12 @@ Where there is a GPU, bare forward is held against extraction from decoded pixel
 Kept, with prediction and measurement beside the code: two workers of one thread in place of one of
 two (`SingleThread`), batches of 8 (`batch_size`), freed memory kept (`keep_memory`), histograms in
 place (`Counts`), normalization in rows (`Preprocess.normalize`), pooling before rectifying
-(`pooled_first`). Rejected: convolution with ReLU in one call of oneDNN (12 % less, other last
-bits), folded batch norm (other last bits), scaled JPEG decoding (other pixels; photos whose
-shorter side is 256 pixels gain nothing), bfloat16 on processors without it (2.6 times slower).
+(`pooled_first`).
+
+Rejected after measuring: convolution with ReLU in one call of oneDNN (12 % less, other last bits),
+bfloat16 on processors without it (2.6 times slower). Rejected without: folded batch norm (other
+last bits), scaled JPEG decoding (other pixels; photos whose shorter side is 256 pixels gain
+nothing).
 """
 
 import argparse
@@ -35,7 +38,7 @@ from unittest import mock
 import torch
 from peers import peer_python
 from PIL import Image
-from timing import Figure, compare, report
+from timing import Figure, alternate, compare, report
 from torchvision import models
 
 from cnnvis_ray.config import load_config
@@ -63,15 +66,8 @@ Work = Callable[[], object]
 
 
 def cpu_seconds(works: Sequence[Work], rounds: int) -> list[list[float]]:
-    """Measure the CPU seconds of pieces of work in turn, after one round to warm up."""
-    seconds: list[list[float]] = [[] for _ in works]
-    for number in range(rounds + 1):
-        for work, own in zip(works, seconds, strict=True):
-            started = time.process_time()
-            work()
-            if number:
-                own.append(time.process_time() - started)
-    return seconds
+    """Measure the CPU seconds of pieces of work in turn."""
+    return alternate(works, rounds, time.process_time)
 
 
 def make_worker(
@@ -377,7 +373,7 @@ def device(photos: Path, names: Sequence[str], num_images: int, asked: argparse.
             forward_precision(place, asked.precision),
         ):
             bare = partial(forward_all, forward, asked.batch, num_images, place)
-            wall = alternate_walls([partial(from_pixels, run), run, bare], asked.rounds)
+            wall = alternate([partial(from_pixels, run), run, bare], asked.rounds)
         about = f"{name} on {asked.device}, batch {asked.batch}, {asked.precision}"
         about += ", TF32" if asked.tf32 else ""
         compare(AREA, f"{about}, from decoded pixels", "bare forward", [wall[0], wall[2]])
@@ -385,20 +381,6 @@ def device(photos: Path, names: Sequence[str], num_images: int, asked: argparse.
         if place != "cpu":
             most = torch.cuda.max_memory_allocated() / 2**20
             report(Figure(AREA, f"{about}, peak memory", "", most, None, "MiB"))
-
-
-def alternate_walls(works: Sequence[Work], rounds: int) -> list[list[float]]:
-    """Time pieces of work in turn, in wall seconds, each until its device is done."""
-    seconds: list[list[float]] = [[] for _ in works]
-    for number in range(rounds + 1):
-        for work, own in zip(works, seconds, strict=True):
-            started = time.perf_counter()
-            work()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if number:
-                own.append(time.perf_counter() - started)
-    return seconds
 
 
 def main() -> None:

@@ -38,54 +38,54 @@ def spend(words: list[str]) -> tuple[float, float, str]:
     return wall, cpu, done.stderr
 
 
+def write_config(folder: Path, shared: Path) -> Path:
+    """Write a configuration of sixteen photos."""
+    (folder / "photos").mkdir()
+    for photo in sorted((shared / "data" / "photos").rglob("*.*"))[:16]:
+        shutil.copy(photo, folder / "photos" / f"{photo.parent.name}-{photo.name}")
+    config = folder / "run.yaml"
+    config.write_text(CONFIG.format(folder=folder))
+    return config
+
+
+def measure(words: list[str], rounds: int) -> None:
+    """Report the medians of a command, the first time left out."""
+    walls, cpus = zip(*[spend(words)[:2] for _ in range(rounds + 1)][1:], strict=True)
+    goal = GOALS[words[0]]
+    report(
+        Figure(
+            "start",
+            f"cnnvis {words[0]}",
+            "goal",
+            statistics.median(walls),
+            goal,
+            goal="<= 1",
+            rounds=rounds,
+            spread=(min(walls) / goal, max(walls) / goal),
+            note=f"{statistics.median(cpus):.2f} CPU s",
+        )
+    )
+
+
 def main() -> None:
     """Report the medians."""
     parser = argparse.ArgumentParser(description="seconds until something happens")
     parser.add_argument("shared", type=Path)
     parser.add_argument("--small", action="store_true", help="one round")
     asked = parser.parse_args()
-    rounds = 1 if asked.small else 5
-    with tempfile.TemporaryDirectory(prefix="cnnvis-start-") as folder:
-        config = Path(folder, "run.yaml")
-        config.write_text(CONFIG.format(folder=folder))
-        Path(folder, "photos").mkdir()
-        for photo in sorted((asked.shared / "data" / "photos").rglob("*.*"))[:16]:
-            shutil.copy(photo, Path(folder, "photos", f"{photo.parent.name}-{photo.name}"))
-        commands = {
-            "--help": ["--help"],
-            "layers": ["layers", "squeezenet1_1"],
-            "plan": ["plan", "--config", str(config)],
-        }
-        for name, words in commands.items():
-            spent = [spend(words)[:2] for _ in range(rounds + 1)][1:]
-            walls, cpus = zip(*spent, strict=True)
-            report(
-                Figure(
-                    "start",
-                    f"cnnvis {name}",
-                    "goal",
-                    statistics.median(walls),
-                    GOALS[name],
-                    goal="<= 1",
-                    rounds=rounds,
-                    spread=(min(walls) / GOALS[name], max(walls) / GOALS[name]),
-                    note=f"{statistics.median(cpus):.2f} CPU s",
-                )
-            )
-        walls = []
-        for number in range(1 if asked.small else 3):
-            words = ["extract", "--config", str(config), "--set", f"run_dir={folder}/run{number}"]
-            walls.append(spend(words)[0])
-        report(
-            Figure(
-                "start",
-                "cnnvis extract of 16 photos, whole",
-                "nothing",
-                statistics.median(walls),
-                None,
-                rounds=len(walls),
-            )
-        )
+    with tempfile.TemporaryDirectory(prefix="cnnvis-start-") as text:
+        folder = Path(text)
+        config = str(write_config(folder, asked.shared))
+        for words in (["--help"], ["layers", "squeezenet1_1"], ["plan", "--config", config]):
+            measure(words, 1 if asked.small else 5)
+        extract = ["extract", "--config", config, "--set"]
+        walls = [
+            spend([*extract, f"run_dir={folder}/run{number}"])[0]
+            for number in range(1 if asked.small else 3)
+        ]
+    whole = statistics.median(walls)
+    what = "cnnvis extract of 16 photos, whole"
+    report(Figure("start", what, "nothing", whole, None, rounds=len(walls)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -94,8 +95,14 @@ def run(name: str, shared: Path, small: bool, arguments: list[str]) -> Result:
         "arguments": arguments,
         "seconds": round(time.monotonic() - began),
         "figures": [Figure(**json.loads(line)) for line in text.splitlines()],
-        "failed": (lines or [f"exit code {done.returncode}"])[-1] if done.returncode else "",
+        "failed": reason(lines, done.returncode) if done.returncode else "",
     }
+
+
+def reason(lines: list[str], exit_code: int) -> str:
+    """Return the last line that names an error, without what other processes wrote after it."""
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Expired)\b", line)]
+    return (errors or lines or [f"exit code {exit_code}"])[-1]
 
 
 def commit() -> str:

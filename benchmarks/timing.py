@@ -16,8 +16,15 @@ Work = Callable[[], object]
 made: list[Work] = []
 
 
-def alternate(works: Sequence[Work], rounds: int) -> list[list[float]]:
+def alternate(
+    works: Sequence[Work], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[list[float]]:
     """Time pieces of work in turn, after one round to warm up: weights touched, kernels chosen.
+
+    Args:
+        works: what is timed, each until its device is done.
+        rounds: how often.
+        clock: of wall seconds, or `time.process_time` for CPU seconds.
 
     Returns:
         The seconds of each piece in each round, ``work round``.
@@ -25,12 +32,12 @@ def alternate(works: Sequence[Work], rounds: int) -> list[list[float]]:
     seconds: list[list[float]] = [[] for _ in works]
     for number in range(rounds + 1):
         for work, own in zip(works, seconds, strict=True):
-            started = time.perf_counter()
+            started = clock()
             work()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if number:
-                own.append(time.perf_counter() - started)
+                own.append(clock() - started)
     return seconds
 
 

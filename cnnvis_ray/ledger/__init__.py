@@ -13,7 +13,7 @@ from cnnvis_ray.ledger.identity import (
 from cnnvis_ray.ledger.lease import Holder, hold, read_holder
 from cnnvis_ray.ledger.passes import Marker, Pass, commit
 from cnnvis_ray.ledger.plan import Changes, Plan, append, extend, grow, read_plan, recut
-from cnnvis_ray.ledger.reading import LABELS, Run, by_number, open_run, read_features
+from cnnvis_ray.ledger.reading import LABELS, Run, by_number, open_run, read_features, read_shape
 from cnnvis_ray.ledger.units import (
     SLOTS,
     ChannelUnit,
@@ -61,6 +61,7 @@ __all__ = [
     "read_holder",
     "read_identity",
     "read_plan",
+    "read_shape",
     "recut",
     "write_identity",
 ]

@@ -170,6 +170,8 @@ class Lease:
         names = (secrets.token_hex(8), socket.gethostname(), pid, process_name(pid))
         self.holder = Holder(*names, since, time.time(), machine=machine_name())
         self.lost: Holder | None = None
+        folder = Path(store.path("")) if store.is_local else Path()
+        self.absent = [each for each in folder.parents if not each.exists()]
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.keep_beating, name="lease", daemon=True)
 
@@ -266,8 +268,9 @@ class Lease:
             if present is not None and present.token == self.holder.token:
                 self.store.delete([LEASE])
         if self.store.is_local:
-            with suppress(OSError):  # a refused run leaves no empty folder
-                Path(self.store.path("")).rmdir()
+            with suppress(OSError):  # a refused run leaves no empty folder, nor one above it
+                for folder in (Path(self.store.path("")), *self.absent):
+                    folder.rmdir()
 
 
 def held(store: Store, holder: Holder) -> HeldError:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cnnvis_ray.errors import RefusedError, near
@@ -146,6 +147,13 @@ def read_features(store: Store, path: str) -> tuple[NDArray[np.int64], NDArray[n
     width = table.schema.field("feature").type.list_size
     values = table["feature"].combine_chunks().flatten().to_numpy()
     return table["image_id"].to_numpy(), values.reshape(-1, width)
+
+
+def read_shape(store: Store, path: str) -> tuple[str, list[int]]:
+    """Read from a shard's metadata how its features were pooled, and the activations' shape."""
+    with store.open(path) as file:
+        metadata = pq.read_schema(file).metadata
+    return metadata[b"pooling"].decode(), [int(side) for side in metadata[b"shape"].split()]
 
 
 def open_run(path: str) -> Run:

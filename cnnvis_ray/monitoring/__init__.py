@@ -69,6 +69,7 @@ from cnnvis_ray.monitoring.novelty import (
     find_new_tops,
     find_novelty,
     novelty_fields,
+    novelty_rows,
 )
 from cnnvis_ray.monitoring.pages import (
     ChannelCrops,
@@ -80,7 +81,6 @@ from cnnvis_ray.monitoring.pages import (
     draw_strangest,
     draw_suspects,
     draw_tops,
-    encode,
 )
 from cnnvis_ray.monitoring.placement import (
     Neighbours,
@@ -134,7 +134,6 @@ __all__ = [
     "draw_tops",
     "draw_trends",
     "drift_fields",
-    "encode",
     "expected_new_tops",
     "fifth_distances",
     "find_broken_classes",
@@ -149,6 +148,7 @@ __all__ = [
     "nearest_rows",
     "not_judged",
     "novelty_fields",
+    "novelty_rows",
     "place_images",
     "split_of",
     "standardize",

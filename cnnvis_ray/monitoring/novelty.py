@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import stats
 
+from cnnvis_ray.monitoring.duplicates import Images
+
 Distances = npt.NDArray[np.floating]
 Positions = npt.NDArray[np.floating]
 
@@ -320,6 +322,22 @@ def read_figures(night: Mapping[str, object]) -> dict[str, float | None]:
     for layer in layers if isinstance(layers, list) else ():
         found[f"score {layer['layer']}"] = float(layer["score"])
     return found
+
+
+def novelty_rows(novelty: Novelty, images: Images) -> list[dict[str, object]]:
+    """Return a row of `NOVEL_IMAGES` per image of a night."""
+    columns = (images.image_ids, images.keys, images.labels, novelty.distances)
+    return [
+        {
+            "image_id": image,
+            "key": key,
+            "label": label,
+            "distance": float(distance),
+            "limit": novelty.limit,
+            "novel": bool(distance > novelty.limit),
+        }
+        for image, key, label, distance in zip(*columns, strict=True)
+    ]
 
 
 def novelty_fields(novelty: Novelty | None, keys: Sequence[str]) -> dict[str, object] | None:

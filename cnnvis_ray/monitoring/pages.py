@@ -258,13 +258,6 @@ def draw(
     return draw_sheet(tiles, columns, side, background="white", title=title, notes=(note,))
 
 
-def encode(picture: Image.Image) -> bytes:
-    """Encode a picture as PNG."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
-
-
 def short_key(key: str) -> str:
     """Return the end of a key: the file's name."""
     return key.rsplit("/", 1)[-1]

@@ -1,7 +1,7 @@
 """Pictures of many images: mosaics of an embedding and labelled contact sheets. No torch."""
 
 from cnnvis_ray.pictures.colours import ClassColours, Rgb, check_background, class_colours
-from cnnvis_ray.pictures.drawing import Sheet, stack, write_sheet
+from cnnvis_ray.pictures.drawing import Sheet, encode_png, stack, write_sheet
 from cnnvis_ray.pictures.layouts import (
     grid_places,
     grid_quality,
@@ -55,6 +55,7 @@ __all__ = [
     "draw_overview",
     "draw_scatter",
     "draw_sheet",
+    "encode_png",
     "grid_places",
     "grid_quality",
     "grid_shape",

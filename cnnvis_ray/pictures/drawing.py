@@ -131,9 +131,7 @@ class Sheet:
 
     def png(self, scale: int = 1) -> bytes:
         """Draw it as a PNG file."""
-        buffer = io.BytesIO()
-        self.image(scale).save(buffer, "PNG", compress_level=3)
-        return buffer.getvalue()
+        return encode_png(self.image(scale))
 
     def vector(self, kind: str) -> bytes:
         """Draw it as a PDF or SVG file; the same sheet gives the same bytes.
@@ -167,6 +165,13 @@ class Sheet:
         source = f"data:font/ttf;base64,{b64encode(carried).decode()}"
         face = f"<style>@font-face{{font-family:{FAMILY[0]};src:url({source})}}</style>"
         return buffer.getvalue().decode().replace("<defs>", f"<defs>{face}", 1).encode()
+
+
+def encode_png(picture: Image.Image) -> bytes:
+    """Encode as PNG; level 3 halves the time and costs a few percent of the size."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
 
 
 def ratio(colour: Rgb) -> tuple[float, float, float]:

@@ -7,6 +7,8 @@ large layer were searched in tasks before it (`searching`).
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,6 +24,7 @@ from cnnvis_ray.reduction.alignment import align, displacements
 from cnnvis_ray.reduction.blocks import BLOCK_BYTES, Block, Features, Ids, gather
 from cnnvis_ray.reduction.neighbours import (
     MISSING,
+    NUM_KEPT,
     Indices,
     Points,
     build_index,
@@ -36,7 +39,7 @@ from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes, write_
 
 log = logging.getLogger(__name__)
 
-NUM_KEPT = 12
+PROGRESS_SECONDS = 5.0
 POSITIONS = pa.schema(
     [
         ("image_id", pa.int64()),
@@ -106,7 +109,7 @@ def reduce_layer(request: LayerRequest) -> LayerFiles:
         start = read_other_map(request, ids, found.neighbours[0])
     labels = read_labels(store, ids)
     placed = embed(
-        points, config, request.seed, start, found.neighbours, labels, partial(log_progress, layer)
+        points, config, request.seed, start, found.neighbours, labels, progress_of(layer)
     )
     positions = placed.positions if start is None else align(placed.positions, start, scale=False)
     plane = points[:, :2] if request.pca else principal_plane(points, request.seed)
@@ -122,17 +125,10 @@ def reduce_layer(request: LayerRequest) -> LayerFiles:
         seed_displacement=float(chance.mean()),
         left_out=found.left_out,
     )
-    columns = [
-        ids,
-        *positions.astype(np.float32).T,
-        trust_of(found.neighbours[0], positions),
-        second.agreement,
-        *pad_plane(plane).T,
-    ]
-    arrays = [pa.array(c, field.type) for c, field in zip(columns, POSITIONS, strict=True)]
+    table = positions_table(found, positions, second.agreement, plane)
     folder = f"reduction/{layer}"
     written = [
-        write_table(store, f"{folder}/positions.parquet", pa.table(arrays, schema=POSITIONS)),
+        write_table(store, f"{folder}/positions.parquet", table),
         write_bytes(store, f"{folder}/quality.json", json.dumps(figures, indent=1).encode()),
     ]
     if request.pca is not None:
@@ -142,6 +138,21 @@ def reduce_layer(request: LayerRequest) -> LayerFiles:
         table = pa.table(columns, names=["image_id", "x", "y"])
         written.append(write_table(store, f"{folder}/start.parquet", table))
     return LayerFiles(neighbours, tuple(written), found.left_out, (*notes, *placed.notes))
+
+
+def positions_table(
+    found: Found, positions: Points, agreement: np.ndarray, plane: Points
+) -> pa.Table:
+    """Return a map as rows of `POSITIONS`, with its control."""
+    columns = [
+        found.ids,
+        *positions.astype(np.float32).T,
+        trust_of(found.neighbours[0], positions),
+        agreement,
+        *pad_plane(plane).T,
+    ]
+    arrays = [pa.array(c, field.type) for c, field in zip(columns, POSITIONS, strict=True)]
+    return pa.table(arrays, schema=POSITIONS)
 
 
 def read_points(request: LayerRequest) -> tuple[Ids, Points, int]:
@@ -279,9 +290,18 @@ def read_labels(store: Store, ids: Ids) -> list[str | None] | None:
     return labels
 
 
-def log_progress(layer: str, iteration: int, divergence: float) -> None:
-    """Log how far t-SNE is."""
-    log.info("reduce %s: t-SNE iteration %d, KL divergence %.4f", layer, iteration, divergence)
+def progress_of(layer: str) -> Callable[[int, float], None]:
+    """Return what logs how far t-SNE is, every few seconds: a small map needs no lines."""
+    last = time.monotonic()
+
+    def log_progress(iteration: int, divergence: float) -> None:
+        nonlocal last
+        if time.monotonic() - last < PROGRESS_SECONDS:
+            return
+        last = time.monotonic()
+        log.info("reduce %s: t-SNE iteration %d, KL divergence %.4f", layer, iteration, divergence)
+
+    return log_progress
 
 
 def read_plane(store: Store, path: str) -> np.ndarray | None:

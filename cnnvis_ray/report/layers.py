@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
 from cnnvis_ray.channels.histograms import NUM_BINS, middles
 from cnnvis_ray.ledger import Run
-from cnnvis_ray.ledger.reading import read_features
+from cnnvis_ray.ledger.reading import read_features, read_shape
 from cnnvis_ray.report.catalogue import Catalogue
 from cnnvis_ray.report.images import decode, jpeg, square, write_sheets
 from cnnvis_ray.report.pieces import pack, short, shorts, slug, write_piece
@@ -113,13 +112,6 @@ def channel_values(
         return None
     values = features.astype(np.float32)
     return np.asarray(values.reshape(len(values), shape[0], -1).mean(axis=2))
-
-
-def read_shape(store: Store, path: str) -> tuple[str, list[int]]:
-    """Read how a shard's features were pooled, and the shape of the activations."""
-    with store.open(path) as file:
-        metadata = pq.read_schema(file).metadata
-    return metadata[b"pooling"].decode(), [int(side) for side in metadata[b"shape"].split()]
 
 
 def measure(run: Run, catalogue: Catalogue, layer: str) -> Responses | None:

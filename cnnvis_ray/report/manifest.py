@@ -54,13 +54,6 @@ def manifest(
     rejects = sum(file.rows for file in run.files("images", "rejects"))
     labels = len(set(catalogue.label[catalogue.label >= 0].tolist()))
     explained = explained_images(run, catalogue)
-    others: list[dict[str, object]] = []
-    if options.compare is not None:
-        named = options.compare.rstrip("/").rpartition("/")[2]
-        others = [
-            {"name": f"{layer} in {named}", "file": other_slug(layer)}
-            for layer in maps_of(open_run(options.compare))
-        ]
     facts = {
         "images": catalogue.total,
         "rejected": rejects,
@@ -83,13 +76,24 @@ def manifest(
         "units": [[unit.number, unit.rows] for unit in catalogue.units],
         "large": len(catalogue.image_id) <= LARGE_UP_TO,
         "layers": layers,
-        "others": others,
+        "others": describe_others(options.compare),
         "mosaics": [{"name": name, "file": slug(name)} for name in mosaics_of(run)],
         "explained": explained,
         "classheat": bool(explained) and run.store.exists("explanation/classes.parquet"),
         "nights": [summarize_night(run, name) for name in nights_of(run)],
         "audit": audit_count(run),
     }
+
+
+def describe_others(run_dir: str | None) -> list[dict[str, object]]:
+    """Return the maps of the run to compare with."""
+    if run_dir is None:
+        return []
+    named = run_dir.rstrip("/").rpartition("/")[2]
+    return [
+        {"name": f"{layer} in {named}", "file": other_slug(layer)}
+        for layer in maps_of(open_run(run_dir))
+    ]
 
 
 def describe_layer(

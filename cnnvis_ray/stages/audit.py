@@ -14,6 +14,7 @@ from PIL import Image
 from cnnvis_ray import ledger, monitoring
 from cnnvis_ray.errors import RefusedError, near
 from cnnvis_ray.ledger import Ledger, Pass, Run, by_number, digest_files, open_run
+from cnnvis_ray.pictures import encode_png
 from cnnvis_ray.storage import ShardFile, read_table, write_bytes, write_table
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def write_audit(run: Run, layer: str) -> Iterator[ShardFile]:
         counts[name] = rows_found.num_rows
         yield write_table(store, f"{FOLDER}/{name}.parquet", rows_found)
         if isinstance(picture, Image.Image):
-            yield write_bytes(store, f"{FOLDER}/{name}.png", monitoring.encode(picture))
+            yield write_bytes(store, f"{FOLDER}/{name}.png", encode_png(picture))
     document = {
         "layer": layer,
         "images": len(ids),

@@ -12,7 +12,6 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cnnvis_ray import ledger
 from cnnvis_ray.config import recipe_of
@@ -31,7 +30,7 @@ from cnnvis_ray.explanation import (
     summarize_heat,
 )
 from cnnvis_ray.explanation.classes import Labelled
-from cnnvis_ray.ledger import SLOTS, Pass, Run, digest_files, read_features
+from cnnvis_ray.ledger import SLOTS, Pass, Run, digest_files, read_features, read_shape
 from cnnvis_ray.maximization import describe_recipe
 from cnnvis_ray.network import Layer, build_module
 from cnnvis_ray.pictures import write_sheet
@@ -39,7 +38,7 @@ from cnnvis_ray.stages.catalogue import look_recipe
 from cnnvis_ray.stages.extract import statistics_digest
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.summary import Summary
-from cnnvis_ray.storage import ShardFile, Store, read_table, write_bytes, write_table
+from cnnvis_ray.storage import ShardFile, read_table, write_bytes, write_table
 
 log = logging.getLogger(__name__)
 
@@ -236,13 +235,6 @@ def read_classes(job: Job, files: Sequence[ShardFile]) -> ClassMeans | None:
             yield [label_of[image] for image in found.tolist()], features
 
     return measure_classes(blocks(), pooling, shape)
-
-
-def read_shape(store: Store, path: str) -> tuple[str, list[int]]:
-    """Read from a shard's metadata how its features were pooled, and of what shape."""
-    with store.open(path) as file:
-        metadata = pq.read_schema(file).metadata
-    return metadata[b"pooling"].decode(), [int(side) for side in metadata[b"shape"].split()]
 
 
 def write_weights(job: Job, layers: Sequence[Layer]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from cnnvis_ray import ledger, monitoring
 from cnnvis_ray.errors import RefusedError
 from cnnvis_ray.ledger import Pass, Run
-from cnnvis_ray.pictures import draw_scatter
+from cnnvis_ray.pictures import draw_scatter, encode_png
 from cnnvis_ray.stages.job import Job
 from cnnvis_ray.stages.sides import (
     Floats,
@@ -119,15 +119,8 @@ def write_night(run: Run, job: Job, layers: Sequence[str]) -> Iterator[ShardFile
     yield from write_channels(run, night, job, drift, sides)
     yield from write_predictions(job, known, new, document)
     yield from write_novelty(run, job, deepest, sides, document)
-    yield write_rows(job, "tops", tops, monitoring.NEW_TOPS)
-    rows_of_tops = pa.Table.from_pylist(tops, schema=monitoring.NEW_TOPS)
-    sheet = monitoring.draw_tops(rows_of_tops, new.thumbnails, usual_tops)
-    yield from write_picture(job, "tops", sheet)
-    names, nights = read_nights(run, night_name(job))
-    trends = monitoring.collect_trends([*nights, document], MOST_NIGHTS)
-    names = [*names, night_name(job)][-MOST_NIGHTS:]
-    document["trends"] = {"nights": names, "figures": trends}
-    yield from write_picture(job, "trends", monitoring.draw_trends(trends, names))
+    yield from write_tops(job, tops, usual_tops, new)
+    yield from write_trends(run, job, document)
     yield write_bytes(job.store, "changes.json", ledger.dump(document))
 
 
@@ -189,13 +182,13 @@ def write_mosaic(job: Job, layer: PlacedLayer, known: Rows, new: Rows) -> ShardF
     title = f"{layer.name}  {len(new_ids):,} new images among {len(old_ids):,}"
     positions = np.concatenate([layer.positions, layer.placed])
     picture = draw_scatter(thumbnails, positions, labels, mosaic, title)
-    return write_bytes(job.store, f"mosaic/{layer.name}-placed.png", monitoring.encode(picture))
+    return write_bytes(job.store, f"mosaic/{layer.name}-placed.png", encode_png(picture))
 
 
 def write_picture(job: Job, name: str, picture: Image.Image | None) -> Iterator[ShardFile]:
     """Write a picture, if there is anything on it."""
     if picture is not None:
-        yield write_bytes(job.store, f"changes/{name}.png", monitoring.encode(picture))
+        yield write_bytes(job.store, f"changes/{name}.png", encode_png(picture))
 
 
 def write_rows(
@@ -282,19 +275,7 @@ def write_novelty(
         picture = monitoring.draw_cells(layer.positions, layer.placed, cells, layer.name)
         yield from write_picture(job, "cells", picture)
     if novelty is not None:
-        rows = [
-            {
-                "image_id": image,
-                "key": key,
-                "label": label,
-                "distance": float(distance),
-                "limit": novelty.limit,
-                "novel": bool(distance > novelty.limit),
-            }
-            for image, key, label, distance in zip(
-                images.image_ids, images.keys, images.labels, novelty.distances, strict=True
-            )
-        ]
+        rows = monitoring.novelty_rows(novelty, images)
         strangest = monitoring.draw_strangest(novelty, images.keys, images.thumbnails)
         yield from write_picture(job, "strangest", strangest)
     yield write_rows(job, "novelty", rows, monitoring.NOVEL_IMAGES)
@@ -311,6 +292,24 @@ def write_novelty(
         "pairs": len(found),
         "first": found[:LISTED],
     }
+
+
+def write_tops(
+    job: Job, tops: Sequence[Mapping[str, object]], usual: float, new: Rows
+) -> Iterator[ShardFile]:
+    """Write the channels that a new image excites more than any image of the run."""
+    yield write_rows(job, "tops", tops, monitoring.NEW_TOPS)
+    table = pa.Table.from_pylist(list(tops), schema=monitoring.NEW_TOPS)
+    yield from write_picture(job, "tops", monitoring.draw_tops(table, new.thumbnails, usual))
+
+
+def write_trends(run: Run, job: Job, document: dict[str, object]) -> Iterator[ShardFile]:
+    """Write the figures of this night and of those before it."""
+    names, nights = read_nights(run, night_name(job))
+    trends = monitoring.collect_trends([*nights, document], MOST_NIGHTS)
+    names = [*names, night_name(job)][-MOST_NIGHTS:]
+    document["trends"] = {"nights": names, "figures": trends}
+    yield from write_picture(job, "trends", monitoring.draw_trends(trends, names))
 
 
 def find_tops(

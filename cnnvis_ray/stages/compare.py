@@ -20,6 +20,7 @@ from cnnvis_ray.explanation import Compared, compare_layers, gram
 from cnnvis_ray.explanation.image_sheets import beside
 from cnnvis_ray.explanation.plots import draw_matrix
 from cnnvis_ray.ledger import Run, by_number, open_run
+from cnnvis_ray.pictures import encode_png
 from cnnvis_ray.storage import write_bytes, write_table
 
 log = logging.getLogger(__name__)
@@ -68,9 +69,7 @@ def compare(paths: Sequence[str], patterns: Sequence[str], name: str) -> list[st
     count = 0
     for sheets in side_by_side(runs):
         path = f"{folder}/images/{PurePosixPath(sheets[0][1]).name}"
-        buffer = BytesIO()
-        join_sheets(sheets).save(buffer, "PNG", compress_level=3)
-        write_bytes(store, path, buffer.getvalue())
+        write_bytes(store, path, encode_png(join_sheets(sheets)))
         count += 1
     lines = [f"{len(layers)} layers compared on {len(keys):,} images"]
     lines.append(f"table     {store.root}/{folder}/cka.parquet")

@@ -98,7 +98,7 @@ def reach(probe: Probe) -> str:
 
 
 def fetch(probe: Probe) -> None:
-    """Fetch one image of the source; that it cannot be used is no matter here."""
+    """Fetch one image of the source; one that cannot be decoded was read all the same."""
     if probe.key is None:
         return
     with probe.source.open() as reader:

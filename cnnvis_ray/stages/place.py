@@ -16,7 +16,7 @@ from cnnvis_ray.errors import IncompleteError, RefusedError
 from cnnvis_ray.images import cut
 from cnnvis_ray.ledger import Run, by_number, open_run, read_plan
 from cnnvis_ray.stages import extract
-from cnnvis_ray.stages.changes import compare
+from cnnvis_ray.stages.changes import compare, night_name
 from cnnvis_ray.stages.job import Job, open_job
 from cnnvis_ray.stages.run import check_cluster, check_run_dir
 from cnnvis_ray.stages.summary import Summary
@@ -128,9 +128,8 @@ def leave_out_known(run: Run, job: Job) -> Job:
     source = job.images.source.identity
     if str((ledger.read_identity(run.store) or {}).get("images.source")) != source:
         return job
-    own = job.config.run_dir.rstrip("/").rpartition("/")[2]
-    others = [Store(f"{run.store.root}/placed/{name}") for name in run.store.names("placed")]
-    stores = [run.store, *(store for store in others if not store.root.endswith(f"/{own}"))]
+    others = [name for name in run.store.names("placed") if name != night_name(job)]
+    stores = [run.store, *(Store(f"{run.store.root}/placed/{name}") for name in others)]
     listing, size = job.images.listing, job.config.images.unit_size
     entries = listing.entries
     for store in stores:

@@ -39,7 +39,6 @@ from cnnvis_ray.reduction import (
     query_rows,
 )
 from cnnvis_ray.reduction.layer import (
-    NUM_KEPT,
     LayerFiles,
     LayerRequest,
     build_search,
@@ -48,6 +47,7 @@ from cnnvis_ray.reduction.layer import (
     read_plane,
     reduce_layer,
 )
+from cnnvis_ray.reduction.neighbours import NUM_KEPT
 from cnnvis_ray.reduction.searching import Search, search_bytes, search_range
 from cnnvis_ray.reduction.tsne import FEWEST_IMAGES
 from cnnvis_ray.stages.extract import write_labels
@@ -284,7 +284,7 @@ def search_passes(job: Job, layer: str) -> list[Pass]:
 
 def open_search(job: Job, layer: str, neighbours: Pass, again: bool) -> Search | None:
     """Open or continue the search of a large layer in tasks; None where it has few images."""
-    rows = sum(file.rows for file in job.ledger.files("extract", f"features/{layer}"))
+    rows = num_rows(job, layer)
     if rows <= SEARCHED_IN_TASKS:
         return None
     count = max(NUM_KEPT, affinity_neighbours(job.config.reduce, rows))
@@ -323,7 +323,7 @@ def search_one(task: tuple[Search, int]) -> ShardFile:
 
 def layer_bytes(job: Job, request: LayerRequest) -> int:
     """Estimate the memory of a layer's search beside the interpreter."""
-    rows = sum(f.rows for f in job.ledger.files("extract", f"features/{request.layer}"))
+    rows = num_rows(job, request.layer)
     return search_bytes(rows, request.config.pca_components or request.num_features)
 
 
@@ -348,7 +348,7 @@ def request_layer(
     if known:
         pca = job.store.read(known[0])
     elif config.pca_components is not None:
-        shape = (sum(file.rows for file in files), width)
+        shape = (num_rows(job, layer), width)
         options = PcaOptions(config.pca_components, job.config.seed)
         blocks = feature_blocks(job.store, shards)
         large = shape[0] * shape[1] > LARGE_NUMBERS
@@ -380,9 +380,10 @@ def run_requests(
     return run_on(job, session, len(requests), memory)(reduce_layer, requests)
 
 
-def num_rows(job: Job) -> int:
-    """Count the images of the run."""
-    return sum(file.rows for file in job.ledger.files("images", "images"))
+def num_rows(job: Job, layer: str = "") -> int:
+    """Count the images of the run, or those with features of a layer."""
+    stage, folder = ("extract", f"features/{layer}") if layer else ("images", "images")
+    return sum(file.rows for file in job.ledger.files(stage, folder))
 
 
 def run_on(job: Job, session: Session, num_layers: int, memory: int = 0) -> MapBlocks:

@@ -182,7 +182,7 @@ def describe_figures(quality: Mapping[str, Value]) -> Iterator[str]:
     """Write each figure of a map beside its controls."""
     controls = quality.get("controls")
     for name, value in quality.items():
-        if isinstance(value, Mapping):
+        if value is None or isinstance(value, Mapping):
             continue
         beside = [
             f"{control.replace('_', ' ')} {figures[name]}"

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from cnnvis_ray import ledger, monitoring
 from cnnvis_ray.errors import RefusedError
-from cnnvis_ray.ledger import Run
+from cnnvis_ray.ledger import Run, read_shape
 from cnnvis_ray.network import make_pooling
 from cnnvis_ray.reduction import pca_from_bytes, project_block
 from cnnvis_ray.reduction.blocks import gather
 from cnnvis_ray.reduction.layer import feature_blocks
-from cnnvis_ray.stages.cards import read_shape
+from cnnvis_ray.reduction.neighbours import NUM_KEPT
 from cnnvis_ray.storage import read_table
 
 Floats = NDArray[np.floating]
@@ -112,7 +112,7 @@ def read_fifths(run: Run, layer: str, side: Side) -> Floats:
     if files:
         tables = [read_table(run.store, file.path, ["distances"]) for file in files]
         flat = pa.concat_tables(tables)["distances"].combine_chunks().flatten().to_numpy()
-        fifths: Floats = flat.reshape(-1, 12)[:, 4]
+        fifths: Floats = flat.reshape(-1, NUM_KEPT)[:, 4]
         return fifths[np.isfinite(fifths)]
     near = monitoring.find_neighbours(side.points, side.points, 6)
     return near.distances[:, -1]

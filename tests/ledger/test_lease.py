@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnvis_ray.errors import HeldError
+from cnnvis_ray.errors import HeldError, RefusedError
 from cnnvis_ray.ledger import hold, lease, read_holder
 from cnnvis_ray.ledger.lease import EXPIRY_SECONDS, LEASE
 from cnnvis_ray.storage import Store
@@ -49,6 +49,15 @@ def test_the_second_driver_is_refused_and_told_who_holds_it(store: Store) -> Non
     assert read_holder(store) is None
     with hold(store):
         pass
+
+
+def test_a_refused_run_leaves_no_folder_above_it_either(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "runs" / "one"))
+    (tmp_path / "kept").mkdir()
+    for nested in (store, Store(str(tmp_path / "kept" / "two"))):
+        with pytest.raises(RefusedError), hold(nested):
+            raise RefusedError("no")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_a_refused_run_leaves_no_folder(store: Store) -> None:

@@ -6,7 +6,7 @@ app.pages.night = { title: "Night", of: "nights", show: showNight };
 
 function showNights(parts, query, main) {
 	const score = run.nights.map((night) => night.score);
-	add(main, h("h1", "Nights"), section("Largest score over its threshold: above the line is an alarm", curve("Score of each night over its threshold", score, [run.nights[0].name, "", run.nights.at(-1).name], 1)),
+	add(main, h("h1", "Nights"), section("Score over its threshold: above the line is an alarm", curve("Score of each night over its threshold", score, [run.nights[0].name, "", run.nights.at(-1).name], 1)),
 		section("All nights", table("Nights", ["night", "verdict", "images", "score / threshold", "smallest change that would show"], run.nights.map((night) => [link(["night", night.name], name(night.name)), verdict(night),
 			show(night.images), show(night.score), percent(night.smallest)]))));
 }
